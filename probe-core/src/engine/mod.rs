@@ -1,0 +1,1 @@
+//! The probe engine: one shard per thread, one ring per shard.

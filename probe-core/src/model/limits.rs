@@ -1,0 +1,36 @@
+//! Every bound in one place: what it protects, and why this number.
+
+use std::time::Duration;
+
+/// Largest manifest file read, in bytes. A pod is a few KiB; the API server's own limit is 3 MiB.
+pub const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Most pods that one agent holds.
+pub const PODS_MAX: usize = 16_384;
+/// Most containers (init and regular) of one pod; `ContainerIx` is a u16.
+pub const POD_CONTAINERS_MAX: usize = 4_096;
+/// Most output kept of an exec probe or HTTP body (kubelet-semantics 4.4, 6).
+pub const PROBE_OUTPUT_MAX_BYTES: usize = 10 * 1024;
+/// Attempts of a run that errors (kubelet-semantics 8).
+pub const PROBE_ATTEMPTS: u32 = 3;
+/// HTTP requests of one run, the first included (kubelet-semantics 4.3).
+pub const HTTP_REQUESTS_MAX: u32 = 10;
+/// Probe runs in flight per engine shard. A run that waits for a slot is late, not failed.
+pub const ENGINE_SLOTS_DEFAULT: u32 = 1_024;
+/// Receive buffer of a slot: the largest response head, and the window the body is drained through.
+pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
+/// How long a finished HTTP run waits for the server's FIN before it resets the connection.
+pub const FIN_WAIT: Duration = Duration::from_millis(5);
+/// Commands that wait for one engine shard, and inputs that wait for one executor shard.
+pub const SHARD_QUEUE_MAX: usize = 65_536;
+/// Raw events kept for `get events` before the oldest is dropped (and counted).
+pub const EVENTS_MAX: usize = 16_384;
+/// Termination message kept (kubelet-semantics 15).
+pub const TERMINATION_MESSAGE_MAX_BYTES: usize = 4_096;
+/// Tail of the log used by `FallbackToLogsOnError`.
+pub const FALLBACK_LOG_MAX_BYTES: usize = 2_048;
+pub const FALLBACK_LOG_MAX_LINES: usize = 80;
+/// One log file, and how many of them an instance keeps (the live one included).
+pub const LOG_FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
+pub const LOG_FILES_MAX: u32 = 5;
+/// Smallest grace period that a stop uses (kubelet-semantics 13).
+pub const GRACE_MIN_S: u32 = 2;

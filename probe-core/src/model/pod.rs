@@ -1,0 +1,151 @@
+//! A pod as defib runs it: parsed, defaulted, valid, and reduced to what is honoured.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::id::{ContainerIx, PodUid};
+use super::probe::{ExecAction, HttpGetAction, ProbeKind, ProbeSpec};
+
+/// A valid pod. Made only by `spec::load`, shared by reference from then on.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    pub uid: PodUid,
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    pub restart_policy: RestartPolicy,
+    /// `terminationGracePeriodSeconds`, 30 when absent.
+    pub termination_grace_s: u32,
+    /// Init containers (sidecars among them) in manifest order, then the regular ones. At most
+    /// [`super::limits::POD_CONTAINERS_MAX`].
+    pub containers: Vec<ContainerSpec>,
+    /// Relative commands and working directories resolve against it: the manifest's folder.
+    pub base_dir: PathBuf,
+    /// `spec.hostname`, else the pod's name: `HOSTNAME` in the environment.
+    pub hostname: Box<str>,
+    /// `readinessGates` condition types: never true here, as nothing sets them yet.
+    pub readiness_gates: Vec<Box<str>>,
+    /// The defaulted manifest as compact JSON (metadata and spec), for the API to show.
+    pub manifest_json: Arc<str>,
+}
+
+impl PodSpec {
+    /// Every container with its index.
+    pub fn indexed(&self) -> impl Iterator<Item = (ContainerIx, &ContainerSpec)> {
+        (0u16..).map(ContainerIx).zip(&self.containers)
+    }
+
+    /// `<name>_<namespace>(<uid>)`: kubelet's way to name a pod in messages.
+    pub fn full_name(&self) -> String {
+        format!("{}_{}({})", self.name, self.namespace, self.uid)
+    }
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// What a container is in its pod.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// `initContainers[]` without a restart policy: runs to completion, in order.
+    Init,
+    /// `initContainers[]` with `restartPolicy: Always`.
+    Sidecar,
+    Regular,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ContainerSpec {
+    pub name: Box<str>,
+    pub role: Role,
+    pub image: Box<str>,
+    /// At least one element; `$(VAR)` not yet expanded.
+    pub command: Vec<Box<str>>,
+    pub args: Vec<Box<str>>,
+    pub env: Vec<EnvVar>,
+    pub working_dir: Option<Box<str>>,
+    pub run_as_user: Option<u32>,
+    pub run_as_group: Option<u32>,
+    /// `resources.limits`: bytes, and thousandths of a core.
+    pub memory_limit_bytes: Option<u64>,
+    pub cpu_limit_millicores: Option<u64>,
+    pub ports: Vec<ContainerPort>,
+    pub startup: Option<ProbeSpec>,
+    pub readiness: Option<ProbeSpec>,
+    pub liveness: Option<ProbeSpec>,
+    pub post_start: Option<Hook>,
+    pub pre_stop: Option<Hook>,
+    /// Signal number of `lifecycle.stopSignal`, SIGTERM when absent.
+    pub stop_signal: i32,
+    pub termination_message_path: Box<str>,
+    pub termination_message_policy: TerminationMessagePolicy,
+    /// Changes when and only when a change of the manifest must restart the container.
+    pub spec_hash: u64,
+}
+
+impl ContainerSpec {
+    pub fn probe(&self, kind: ProbeKind) -> Option<&ProbeSpec> {
+        match kind {
+            ProbeKind::Startup => self.startup.as_ref(),
+            ProbeKind::Readiness => self.readiness.as_ref(),
+            ProbeKind::Liveness => self.liveness.as_ref(),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EnvVar {
+    pub name: Box<str>,
+    pub value: EnvValue,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EnvValue {
+    /// `$(VAR)` not yet expanded.
+    Literal(Box<str>),
+    Field(EnvField),
+}
+
+/// `valueFrom.fieldRef.fieldPath`.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum EnvField {
+    PodName,
+    PodNamespace,
+    PodUid,
+    PodIp,
+    HostIp,
+    NodeName,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ContainerPort {
+    pub name: Option<Box<str>>,
+    pub container_port: u16,
+    pub host_port: Option<u16>,
+    pub host_ip: Option<Box<str>>,
+    pub protocol: Protocol,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum TerminationMessagePolicy {
+    File,
+    FallbackToLogsOnError,
+}
+
+/// A lifecycle handler.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Hook {
+    Exec(ExecAction),
+    HttpGet(HttpGetAction),
+    Sleep { seconds: u32 },
+}

@@ -1,0 +1,232 @@
+//! What is probed, how often, and what came of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::id::{InstanceId, ProbeKey, Ticket};
+use super::time::Mono;
+
+/// The three probes of a container. The order is the order in which workers are created
+/// (kubelet-semantics 10.1).
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ProbeKind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+impl ProbeKind {
+    pub const ALL: [ProbeKind; 3] = [ProbeKind::Startup, ProbeKind::Readiness, ProbeKind::Liveness];
+
+    /// `Startup`, `Readiness`, `Liveness`: the word in event texts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ProbeKind::Startup => "Startup",
+            ProbeKind::Readiness => "Readiness",
+            ProbeKind::Liveness => "Liveness",
+        }
+    }
+}
+
+/// A probe as the manifest describes it, defaulted and validated (kubelet-semantics 1, 2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProbeSpec {
+    pub handler: Handler,
+    /// 0 or more, in seconds; counts from the container's start.
+    pub initial_delay_s: u32,
+    /// At least 1.
+    pub timeout_s: u32,
+    /// At least 1.
+    pub period_s: u32,
+    /// At least 1; exactly 1 for liveness and startup.
+    pub success_threshold: u32,
+    /// At least 1.
+    pub failure_threshold: u32,
+    /// Overrides the pod's grace period for kills by this probe; at least 1.
+    pub termination_grace_s: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Handler {
+    Exec(ExecAction),
+    HttpGet(HttpGetAction),
+    TcpSocket(TcpSocketAction),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExecAction {
+    /// At least one element.
+    pub command: Vec<Box<str>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpGetAction {
+    /// None: the pod's IP at the time of the probe.
+    pub host: Option<Box<str>>,
+    pub port: PortRef,
+    /// As written, `/` when absent.
+    pub path: Box<str>,
+    /// In manifest order, names as written.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TcpSocketAction {
+    pub host: Option<Box<str>>,
+    pub port: PortRef,
+}
+
+/// An int-or-string port; resolved against the container's ports by `decide::target`
+/// (kubelet-semantics 3.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PortRef {
+    Number(i32),
+    Name(Box<str>),
+}
+
+/// Executor to engine. One writer per probe: the executor shard in its key.
+#[derive(Clone, Debug)]
+pub enum ProbeCmd {
+    /// Start ticking, or replace what ticks under this key. An older generation's run in flight is
+    /// cancelled and its outcome never delivered.
+    Arm(Box<Arm>),
+    /// Stop ticking and cancel the run in flight; the entry stays for the next `Arm`.
+    Hold { probe: ProbeKey, generation: u32 },
+    /// Run now; the ticker restarts from now (kubelet-semantics 10.2). No effect while a run is in flight.
+    Trigger { probe: ProbeKey, generation: u32 },
+    /// Stop and forget.
+    Drop { probe: ProbeKey },
+    /// The exec run that [`ProbeEvent::ExecDue`] asked for has ended: tick on.
+    ExecDone { probe: ProbeKey, generation: u32 },
+    /// One run outside any schedule, stepped so that each phase time is exact. Answered by
+    /// [`ProbeEvent::OnceDone`]. Lifecycle hooks and `defib probe` use it.
+    Once { ticket: Ticket, target: Arc<Target>, timeout: Duration },
+    /// The answer to [`ProbeEvent::Resolve`].
+    Resolved { ticket: Ticket, addr: Result<IpAddr, Box<str>> },
+}
+
+/// The schedule of one probe.
+#[derive(Clone, Debug)]
+pub struct Arm {
+    pub probe: ProbeKey,
+    /// Grows with every `Arm` of this key; outcomes carry it back.
+    pub generation: u32,
+    /// The instance that is probed; outcomes carry it back.
+    pub instance: InstanceId,
+    pub target: Arc<Target>,
+    /// When the first run is due; runs follow every `period` from there, missed ticks are dropped and
+    /// at most one is pending (kubelet-semantics 10.2).
+    pub first_due: Mono,
+    /// Greater than zero.
+    pub period: Duration,
+    /// Greater than zero; covers name look-up, connect, redirects, headers and body.
+    pub timeout: Duration,
+    /// So many successes in a row are reported one by one; further ones are folded into
+    /// [`Outcome::folded_successes`] of the next report, so that a healthy probe wakes nobody.
+    pub report_successes: u32,
+}
+
+/// Where a probe goes, built once per armed instance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    Http(HttpTarget),
+    Tcp(TcpTarget),
+    /// Run by the container runtime: the engine only keeps its time.
+    Exec,
+    /// The target cannot be resolved (unknown port name, …): every run is [`Verdict::Errored`] with this text.
+    Broken {
+        error: Box<str>,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpTarget {
+    pub host: Host,
+    pub port: u16,
+    /// The whole request as it goes on the wire.
+    pub request: Bytes,
+    /// As quoted in error texts: `http://10.0.0.1:80/healthz` (kubelet-semantics 4.5).
+    pub url: Box<str>,
+    /// What redirects need to build the next request; None keeps 3xx answers as they are.
+    pub headers: Arc<[(Box<str>, Box<str>)]>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TcpTarget {
+    pub host: Host,
+    pub port: u16,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Host {
+    Ip(IpAddr),
+    /// Resolved off the shard at every run, never cached (kubelet-semantics 3.2).
+    Name(Box<str>),
+}
+
+/// Engine to executor.
+#[derive(Clone, Debug)]
+pub enum ProbeEvent {
+    Outcome(Outcome),
+    /// An exec probe is due: the executor has it run and answers with [`ProbeCmd::ExecDone`].
+    ExecDue {
+        probe: ProbeKey,
+        generation: u32,
+        instance: InstanceId,
+    },
+    OnceDone {
+        ticket: Ticket,
+        outcome: RunResult,
+    },
+    /// Look this name up off the shard and answer with [`ProbeCmd::Resolved`].
+    Resolve {
+        ticket: Ticket,
+        host: Box<str>,
+    },
+}
+
+/// What one run of a probe came to, before thresholds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    pub probe: ProbeKey,
+    pub generation: u32,
+    pub instance: InstanceId,
+    /// Successes since the last report, all older than `result`.
+    pub folded_successes: u32,
+    pub result: RunResult,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunResult {
+    pub verdict: Verdict,
+    /// The text that the event carries; None on success.
+    pub detail: Option<Box<str>>,
+    pub phases: Phases,
+}
+
+/// Result of a handler (kubelet-semantics 8).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    Success,
+    /// Counts as success, with an event.
+    Warning,
+    Failure,
+    /// The run could not be judged, in all of its three attempts: no counter moves.
+    Errored,
+}
+
+/// When each phase of a run ended. Exact for [`ProbeCmd::Once`]; for scheduled runs, phases inside one
+/// linked submission are "at or before" (design 9.7).
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Phases {
+    pub due: Mono,
+    pub submitted: Option<Mono>,
+    pub resolved: Option<Mono>,
+    pub connected: Option<Mono>,
+    pub sent: Option<Mono>,
+    pub first_byte: Option<Mono>,
+    pub done: Mono,
+}

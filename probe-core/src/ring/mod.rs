@@ -1,0 +1,1 @@
+//! The only io_uring code, and its in-memory twin for simulation.

@@ -1,0 +1,1 @@
+//! Process deaths as one event type, from pidfds.

@@ -1,0 +1,1 @@
+//! Pod YAML or JSON: parse, default, validate.

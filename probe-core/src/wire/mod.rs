@@ -1,0 +1,1 @@
+//! Protocol bytes without I/O.

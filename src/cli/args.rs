@@ -1,0 +1,292 @@
+//! Definitions of every verb and flag. Behaviour is in the file of the verb.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs the containers of Pod YAML, probes them over io_uring, restarts what is dead.
+#[derive(Parser, Debug)]
+#[command(name = "defib", version, disable_help_subcommand = true, infer_subcommands = false)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Start the pods of FILES and keep them alive, in the foreground
+    Run(RunArgs),
+    /// Check manifests and change nothing
+    Validate(ValidateArgs),
+    /// Create pods on the running agent, or change them
+    Apply(ApplyArgs),
+    /// Show pods or events
+    Get(GetArgs),
+    /// Show one pod (or all) in detail
+    Describe(DescribeArgs),
+    /// Print the log of a container
+    Logs(LogsArgs),
+    /// Stop and remove what is named
+    Delete(DeleteArgs),
+    /// Run one probe now and print when each phase ended
+    Probe(ProbeArgs),
+    /// Small servers that misbehave on purpose, for examples and tests
+    Demo(DemoArgs),
+    /// Print the version
+    Version,
+}
+
+/// Which agent to talk to.
+#[derive(Args, Debug, Clone)]
+pub struct ClientArgs {
+    /// Unix socket of the agent [default: /run/defib/defib.sock, or the XDG runtime directory]
+    #[arg(long, value_name = "PATH", env = "DEFIB_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ManifestArgs {
+    /// Refuse fields that defib does not honour, instead of naming them
+    #[arg(long)]
+    pub strict: bool,
+    /// initialDelaySeconds of probes that do not give one (Kubernetes: 0)
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
+    pub default_initial_delay: Duration,
+}
+
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Pod manifests: YAML or JSON files, directories, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+    /// Directory of durable state [default: /var/lib/defib, or the XDG state directory]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Unix socket to serve the API on [default: /run/defib/defib.sock, or the XDG runtime directory]
+    #[arg(long, value_name = "PATH", env = "DEFIB_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// What runs the containers
+    #[arg(long, value_enum, default_value_t = RuntimeKind::Process)]
+    pub runtime: RuntimeKind,
+    /// Name of this node in the API [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Threads that probe, each with an io_uring of its own [default: one per two cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub engine_shards: Option<u16>,
+    /// Threads that decide; pods are hashed onto them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = 1)]
+    pub executor_shards: u16,
+    /// Longest wait before a crashed container is started again, 1s to 300s
+    #[arg(long, value_name = "DURATION", value_parser = restart_period, default_value = "300s")]
+    pub max_container_restart_period: Duration,
+    /// Form of the agent's own log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// Local processes
+    Process,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub struct ValidateArgs {
+    /// Manifest: a YAML or JSON file, a directory, or - (may be given several times)
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct ApplyArgs {
+    /// Manifest: a YAML or JSON file, a directory, or - (may be given several times)
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub manifest: ManifestArgs,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    #[value(alias = "pod", alias = "po")]
+    Pods,
+    #[value(alias = "event", alias = "ev")]
+    Events,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputForm {
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+#[derive(Args, Debug)]
+pub struct GetArgs {
+    #[arg(value_enum)]
+    pub resource: Resource,
+    /// Only these
+    pub names: Vec<String>,
+    #[arg(short, long, value_enum)]
+    pub output: Option<OutputForm>,
+    /// After listing, go on with changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// All namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Leave the column heads out
+    #[arg(long)]
+    pub no_headers: bool,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct DescribeArgs {
+    #[arg(value_enum)]
+    pub resource: Resource,
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    pub pod: String,
+    /// Which container; may be left out when the pod has one
+    pub container_name: Option<String>,
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// The instance before the current one
+    #[arg(short, long)]
+    pub previous: bool,
+    /// Go on with what is written from now
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only so many lines from the end; -1 for all
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    pub tail: i64,
+    /// Refused by the process runtime: its logs carry no times
+    #[arg(long)]
+    pub timestamps: bool,
+    /// Refused by the process runtime: its logs carry no times
+    #[arg(long)]
+    pub since: Option<String>,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    #[arg(value_enum)]
+    pub resource: Resource,
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    /// Seconds given to the containers instead of the pod's own grace period
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_period: Option<u32>,
+    /// Return when the pods are gone (=false: at once)
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub wait: bool,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct ProbeArgs {
+    /// A pod name, or an address: http://HOST:PORT/PATH, tcp://HOST:PORT
+    pub target: String,
+    /// Container of the pod
+    pub container: Option<String>,
+    /// Which of its probes
+    #[arg(value_enum)]
+    pub kind: Option<ProbeWord>,
+    /// Timeout when TARGET is an address
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    pub timeout: Duration,
+    #[arg(short, long, value_enum)]
+    pub output: Option<OutputForm>,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeWord {
+    Liveness,
+    Readiness,
+    Startup,
+}
+
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    #[command(subcommand)]
+    pub demo: Demo,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Demo {
+    /// An HTTP server that answers 200 for a while, then accepts and never answers again
+    Wedge {
+        /// Port on 127.0.0.1
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+        /// How long it is well
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "8s")]
+        healthy_for: Duration,
+    },
+}
+
+/// `500ms`, `10s`, `5m`, `1h`, or a sum such as `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at(digits);
+        let value: u64 =
+            number.parse().map_err(|_| format!("{text:?} is not a duration such as 500ms, 10s or 1m30s"))?;
+        let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let (unit, next) = after.split_at(letters);
+        let unit_ms: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(format!("{text:?} needs a unit: ms, s, m or h")),
+        };
+        let ms = value.checked_mul(unit_ms).ok_or_else(|| format!("{text:?} is too long"))?;
+        total =
+            total.checked_add(Duration::from_millis(ms)).ok_or_else(|| format!("{text:?} is too long"))?;
+        rest = next;
+    }
+    if text.is_empty() { Err("a duration such as 10s is needed".into()) } else { Ok(total) }
+}
+
+/// The range of kubelet's crashLoopBackOff.maxContainerRestartPeriod (kubelet-semantics 14).
+fn restart_period(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&period) {
+        Ok(period)
+    } else {
+        Err(format!("{text} is outside 1s to 300s"))
+    }
+}

@@ -1,0 +1,9 @@
+//! defib: parse, run, exit code. Everything else is in `cli/` and below.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}
