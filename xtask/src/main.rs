@@ -1,1 +1,44 @@
-fn main() {}
+//! Everything a developer of defib can do beside plain Cargo: `cargo xtask help`.
+//!
+//! One file per task. Each task is a function that returns an error, and `main` turns it into exit code 1.
+
+mod ci;
+mod clock;
+mod repo;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use repo::Repo;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// The whole gate, or the named steps of it
+    Ci(ci::CiArgs),
+    /// House rules that no compiler checks: arrows, sizes, clocks, paths
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = Repo::open().and_then(|repo| match cli.task {
+        Task::Ci(args) => ci::run(&repo, &args),
+        Task::Tidy => tidy::run(&repo),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Everything one test has for itself: a network namespace, a folder, a state directory and a socket.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Agent, NetNs, SOON, defib_binary, eventually, http, procs, repo_root};
+
+pub struct World {
+    dir: TempDir,
+    net: NetNs,
+    binary: PathBuf,
+    path_prefix: Vec<PathBuf>,
+    user: User,
+    /// Uids of pods that were seen here, for [`World::assert_nothing_left`].
+    pods_seen: Mutex<Vec<String>>,
+}
+
+/// Who runs defib.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum User {
+    /// Whoever runs the tests.
+    Same,
+    /// uid and gid.
+    Other(u32),
+}
+
+/// A command that has ended.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Exit code; 128 + signal for a death by signal.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl World {
+    pub fn new() -> World {
+        World::of_binary(defib_binary())
+    }
+
+    /// As [`World::new`], with another build of defib.
+    pub fn of_binary(binary: PathBuf) -> World {
+        World {
+            dir: tempfile::Builder::new().prefix("defib-test-").tempdir().expect("a temporary folder"),
+            net: NetNs::new(),
+            binary,
+            path_prefix: Vec::new(),
+            user: User::Same,
+            pods_seen: Mutex::default(),
+        }
+    }
+
+    /// As [`World::new`], but defib runs as an ordinary user, from a copy that this user can reach.
+    pub fn of_user(uid: u32) -> World {
+        let mut world = World::new();
+        let copy = world.dir().join("defib");
+        fs::copy(&world.binary, &copy).expect("a copy of defib");
+        chown(world.dir(), Some(uid), Some(uid)).expect("chown (root rights are needed)");
+        world.binary = copy;
+        world.user = User::Other(uid);
+        world
+    }
+
+    /// Puts `dir` first on the PATH of everything that is started from now on.
+    #[must_use]
+    pub fn with_path(mut self, dir: PathBuf) -> World {
+        self.path_prefix.push(dir);
+        self
+    }
+
+    /// The test's own folder. Removed with the world.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir().join("state")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("defib.sock")
+    }
+
+    pub fn net(&self) -> &NetNs {
+        &self.net
+    }
+
+    /// Writes a file into [`World::dir`] and returns its path.
+    pub fn write(&self, name: &str, content: &str) -> String {
+        let path = self.dir().join(name);
+        fs::write(&path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path.to_str().expect("temporary folders have plain names").to_owned()
+    }
+
+    /// Starts `defib run FILES ARGS` in the background. Relative files count from the root of the checkout.
+    pub fn run(&self, files: &[&str], args: &[&str]) -> Agent {
+        let mut command = self.command();
+        command.arg("run").args(files).arg("--state-dir").arg(self.state_dir()).args(args);
+        Agent::start(self, command)
+    }
+
+    /// Runs a verb to its end: `world.defib(&["get", "pods"])`.
+    pub fn defib(&self, args: &[&str]) -> Done {
+        self.defib_with_input(args, "")
+    }
+
+    /// As [`World::defib`], with `input` on standard input.
+    pub fn defib_with_input(&self, args: &[&str], input: &str) -> Done {
+        let mut command = self.command();
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.net.inside(|| command.spawn()).expect("defib starts");
+        let mut stdin = child.stdin.take().expect("its input is piped");
+        // A command that ends without reading its input is a matter of its exit code.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("defib ends");
+        Done {
+            code: crate::agent::exit_code(output.status),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// `defib get RESOURCE -o json` as a value; panics when it fails.
+    pub fn get_json(&self, resource: &str) -> Value {
+        let done = self.defib(&["get", resource, "-A", "-o", "json"]);
+        assert_eq!(done.code, 0, "get {resource}: {}", done.stderr);
+        let value: Value = serde_json::from_str(&done.stdout).expect("-o json prints JSON");
+        if resource == "pods" {
+            let uids = value["items"].as_array().into_iter().flatten();
+            let uids = uids.filter_map(|pod| pod["metadata"]["uid"].as_str()).map(str::to_owned);
+            self.pods_seen.lock().expect("no test panics in here").extend(uids);
+        }
+        value
+    }
+
+    /// The status of one container as the API shows it (`restartCount`, `state`, …); panics when there is
+    /// no such pod or container.
+    pub fn container_status(&self, pod: &str, container: &str) -> Value {
+        let pods = self.get_json("pods");
+        let named = |value: &&Value, name: &str| value["name"] == name || value["metadata"]["name"] == name;
+        let pod = pods["items"].as_array().into_iter().flatten().find(|item| named(item, pod));
+        let status = &pod.unwrap_or_else(|| panic!("no such pod in {pods}"))["status"];
+        let lists = ["containerStatuses", "initContainerStatuses"];
+        let mut statuses = lists.iter().filter_map(|list| status[*list].as_array()).flatten();
+        statuses.find(|item| named(item, container)).unwrap_or_else(|| panic!("not in {status}")).clone()
+    }
+
+    /// One HTTP request to a server inside; an error means that no whole answer came.
+    pub fn http(&self, method: &str, port: u16, path: &str) -> std::io::Result<http::Response> {
+        self.net.inside(|| http::request(method, port, path))
+    }
+
+    /// Waits until no process of this world and no cgroup of a pod that [`World::get_json`] saw is left.
+    /// Leftovers may take a moment to be reaped, so it looks until the watchdog barks.
+    pub fn assert_nothing_left(&self) {
+        let pods = self.pods_seen.lock().expect("no test panics in here").clone();
+        let mut left = String::new();
+        eventually("no process and no cgroup is left", SOON, || {
+            let processes = procs::in_network_namespace(self.net.inode());
+            let cgroups: Vec<PathBuf> = pods.iter().flat_map(|uid| procs::pod_cgroups(uid)).collect();
+            let report = format!("{processes:?} {cgroups:?}");
+            let is_new = report != left && !(processes.is_empty() && cgroups.is_empty());
+            if is_new {
+                eprintln!("still there: {report}");
+                left = report;
+            }
+            (processes.is_empty() && cgroups.is_empty()).then_some(())
+        });
+    }
+
+    /// The defib that this world runs.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        let mut path = OsString::new();
+        for dir in &self.path_prefix {
+            path.push(dir);
+            path.push(":");
+        }
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        command.env_clear().env("PATH", path).env("HOME", self.dir()).env("DEFIB_SOCKET", self.socket());
+        command.current_dir(repo_root());
+        if let User::Other(uid) = self.user {
+            command.uid(uid).gid(uid).current_dir(self.dir());
+        }
+        command
+    }
+}
+
+impl Default for World {
+    fn default() -> World {
+        World::new()
+    }
+}
+
+impl Drop for World {
+    /// After a failed test nothing of it may go on running.
+    fn drop(&mut self) {
+        for process in procs::in_network_namespace(self.net.inode()) {
+            crate::agent::kill(process.pid);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The gate. Each step also runs alone: `cargo xtask ci clippy test`.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::clock::Stopwatch;
+use crate::repo::{Repo, run as run_command};
+use crate::tidy;
+
+/// Seeds that the simulation runs in the gate, each at least ten virtual minutes with 50 pods.
+const SIMULATION_SEEDS: u32 = 2_000;
+
+#[derive(Args)]
+pub struct CiArgs {
+    /// Only these steps, in the order of the gate
+    #[arg(value_enum)]
+    steps: Vec<Step>,
+}
+
+#[derive(ValueEnum, Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Step {
+    /// Every file is formatted
+    Fmt,
+    /// No warning of the compiler or of the lint table
+    Clippy,
+    /// House rules that no compiler checks
+    Tidy,
+    /// The documentation of probe-core builds without a warning
+    Doc,
+    /// Unit and property tests of all packages, then the end-to-end tests
+    Test,
+    /// 2,000 seeds of the simulation, in release
+    Simulation,
+    /// The simulation finds each planted bug
+    Planted,
+}
+
+impl Step {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn run(self, repo: &Repo) -> Result<()> {
+        let mut cargo = repo.cargo();
+        match self {
+            Step::Fmt => run_command(cargo.args(["fmt", "--all", "--check"])),
+            Step::Clippy => run_command(cargo.args([
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ])),
+            Step::Tidy => tidy::run(repo),
+            Step::Doc => run_command(cargo.env("RUSTDOCFLAGS", "-D warnings").args([
+                "doc",
+                "--quiet",
+                "--package",
+                "probe-core",
+                "--no-deps",
+            ])),
+            Step::Test => run_command(cargo.args(["test", "--workspace"])),
+            Step::Simulation => {
+                run_command(cargo.env("DEFIB_SIMULATION_SEEDS", SIMULATION_SEEDS.to_string()).args([
+                    "test",
+                    "--release",
+                    "--test",
+                    "simulation",
+                ]))
+            }
+            Step::Planted => run_command(cargo.args(["test", "--release", "--test", "planted"])),
+        }
+    }
+}
+
+/// Runs the steps in order, stops at the first that fails, and says how long each took.
+pub fn run(repo: &Repo, args: &CiArgs) -> Result<()> {
+    let steps: Vec<Step> = Step::value_variants()
+        .iter()
+        .copied()
+        .filter(|step| args.steps.is_empty() || args.steps.contains(step))
+        .collect();
+    let mut times: Vec<(Step, Duration)> = Vec::with_capacity(steps.len());
+    for step in steps {
+        println!("xtask ci: {}", step.name());
+        let watch = Stopwatch::start();
+        let result = step.run(repo);
+        times.push((step, watch.elapsed()));
+        if let Err(error) = result {
+            print_times(&times);
+            bail!("step {} failed, alone: cargo xtask ci {}\n{error:#}", step.name(), step.name());
+        }
+    }
+    print_times(&times);
+    Ok(())
+}
+
+fn print_times(times: &[(Step, Duration)]) {
+    for (step, took) in times {
+        println!("xtask ci: {:<12} {:>8.1} s", step.name(), took.as_secs_f64());
+    }
+}
