@@ -1,1 +1,12 @@
 //! Pure decisions: input and time in, actions out. No clock, file or socket inside.
+
+pub mod actions;
+pub mod backoff;
+pub mod go_duration;
+pub mod grace;
+pub mod messages;
+pub mod ready;
+pub mod schedule;
+pub mod status;
+pub mod view;
+pub mod worker;

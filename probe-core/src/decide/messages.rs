@@ -1,0 +1,87 @@
+//! Every event text and waiting reason in one place (kubelet-semantics 8, 12, 13, 17). Kubelet 1.34 wording,
+//! except `Created container X` and `Started container X` (design 9.1).
+
+use std::time::Duration;
+
+use super::go_duration::GoDuration;
+use crate::model::event::Reason;
+use crate::model::pod::PodSpec;
+use crate::model::probe::{ProbeKind, RunResult, Target, Verdict};
+use crate::model::runtime::StartError;
+
+/// Waiting reasons.
+pub const CONTAINER_CREATING: &str = "ContainerCreating";
+pub const POD_INITIALIZING: &str = "PodInitializing";
+pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
+pub const POST_START_HOOK_ERROR: &str = "PostStartHookError";
+
+/// Terminated reasons.
+pub const COMPLETED: &str = "Completed";
+pub const ERROR: &str = "Error";
+pub const START_ERROR: &str = "StartError";
+pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+
+/// Message of the event `FailedPostStartHook`, and the event message of the kill that follows.
+pub const POST_START_HOOK_FAILED: &str = "PostStartHook failed";
+pub const KILLED_BY_POST_START_HOOK: &str = "FailedPostStartHook";
+/// Message of the event `FailedPreStopHook`.
+pub const PRE_STOP_HOOK_FAILED: &str = "PreStopHook failed";
+
+/// Waiting reason of a start that failed.
+pub const fn start_error_reason(error: StartError) -> &'static str {
+    match error {
+        StartError::Config => "CreateContainerConfigError",
+        StartError::Create => "CreateContainerError",
+        StartError::Run => "RunContainerError",
+    }
+}
+
+pub fn created(container: &str) -> String {
+    format!("Created container {container}")
+}
+
+pub fn started(container: &str) -> String {
+    format!("Started container {container}")
+}
+
+/// Event `Failed` of a start that failed.
+pub fn failed(message: &str) -> String {
+    format!("Error: {message}")
+}
+
+/// Event `Killing` without a reason of its own: pod stop, pod kill.
+pub fn stopping(container: &str) -> String {
+    format!("Stopping container {container}")
+}
+
+/// Event `BackOff` of a refused start.
+pub fn back_off_event(pod: &PodSpec, container: &str) -> String {
+    format!("Back-off restarting failed container {container} in pod {}", pod.full_name())
+}
+
+/// Waiting message of a refused start.
+pub fn back_off_waiting(pod: &PodSpec, container: &str, wait: Duration) -> String {
+    format!("back-off {} restarting failed container={container} pod={}", GoDuration(wait), pod.full_name())
+}
+
+/// The event of one probe run, thresholds apart; None for a success.
+///
+/// `target` tells what an errored run resulted in: an HTTP run errs only while it reads the body, which
+/// kubelet calls `failure`; all others are `unknown` (kubelet-semantics 4.4, 8).
+pub fn probe_event(kind: ProbeKind, target: &Target, run: &RunResult) -> Option<(Reason, String)> {
+    let kind = kind.as_str();
+    let detail = run.detail.as_deref().unwrap_or_default();
+    match run.verdict {
+        Verdict::Success => None,
+        Verdict::Warning => Some((Reason::ProbeWarning, format!("{kind} probe warning: {detail}"))),
+        Verdict::Failure => Some((Reason::Unhealthy, format!("{kind} probe failed: {detail}"))),
+        Verdict::Errored => {
+            let state = match target {
+                Target::Http(_) => "failure",
+                Target::Tcp(_) | Target::Exec | Target::Broken { .. } => "unknown",
+            };
+            let text = format!("{kind} probe errored and resulted in {state} state: {detail}");
+            Some((Reason::Unhealthy, text))
+        }
+    }
+}
