@@ -1,1 +1,3 @@
 //! Protocol bytes without I/O.
+
+pub mod http1;

@@ -1,0 +1,37 @@
+//! HTTP/1.1 as bytes: the request that a probe sends, and the answer read in place (RFC 9112).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Serialises one GET request: the request line, then `headers` exactly as given (names, order and
+/// repetitions), then the empty line. Which headers a probe sends is decided by `wire::headers`;
+/// `target` is the request target, such as `/healthz?full=1`.
+pub fn request(target: &str, headers: &[(impl AsRef<str>, impl AsRef<str>)]) -> Bytes {
+    let fields_len: usize =
+        headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 4).sum();
+    let mut out = BytesMut::with_capacity("GET  HTTP/1.1\r\n\r\n".len() + target.len() + fields_len);
+    out.put_slice(b"GET ");
+    out.put_slice(target.as_bytes());
+    out.put_slice(b" HTTP/1.1\r\n");
+    for (name, value) in headers {
+        out.put_slice(name.as_ref().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_ref().as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    out.put_slice(b"\r\n");
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::request;
+
+    #[test]
+    fn a_request_is_serialised_as_given() {
+        let headers = [("Host", "10.0.0.1:80"), ("X-Twice", "1"), ("X-Twice", "2"), ("Connection", "close")];
+        assert_eq!(
+            request("/a?b", &headers).as_ref(),
+            b"GET /a?b HTTP/1.1\r\nHost: 10.0.0.1:80\r\nX-Twice: 1\r\nX-Twice: 2\r\nConnection: close\r\n\r\n"
+        );
+    }
+}
