@@ -244,7 +244,7 @@ pub struct DemoArgs {
 
 #[derive(Subcommand, Debug)]
 pub enum Demo {
-    /// An HTTP server that answers 200 for a while, then accepts and never answers again
+    /// An HTTP server that answers 200 for a while, then serves nobody and lives on
     Wedge {
         /// Port on 127.0.0.1
         #[arg(long, default_value_t = 8080)]
@@ -252,7 +252,18 @@ pub enum Demo {
         /// How long it is well
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "8s")]
         healthy_for: Duration,
+        /// What it does after that
+        #[arg(long, value_enum, default_value_t = Wedged::Hang)]
+        then: Wedged,
     },
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wedged {
+    /// Accepts connections and never answers
+    Hang,
+    /// Closes its port
+    Refuse,
 }
 
 /// `500ms`, `10s`, `5m`, `1h`, or a sum such as `1m30s`.

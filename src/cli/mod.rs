@@ -1,6 +1,7 @@
 //! The command line: `args` says what can be typed, one file per verb does it.
 
 mod args;
+mod demo;
 mod exit;
 
 use std::process::ExitCode;
@@ -17,6 +18,13 @@ pub fn main() -> ExitCode {
             println!("defib {}", env!("CARGO_PKG_VERSION"));
             exit::OK.into()
         }
+        Verb::Demo(args) => match demo::run(&args.demo) {
+            Ok(()) => exit::OK.into(),
+            Err(error) => {
+                eprintln!("defib demo: {error:#}");
+                exit::FAILED.into()
+            }
+        },
         _ => exit::FAILED.into(),
     }
 }

@@ -4,6 +4,7 @@
 
 mod ci;
 mod clock;
+mod fixtures;
 mod repo;
 mod tidy;
 
@@ -26,6 +27,8 @@ enum Task {
     Ci(ci::CiArgs),
     /// House rules that no compiler checks: arrows, sizes, clocks, paths
     Tidy,
+    /// Prepare what the end-to-end tests need, in .fixtures/
+    Fixtures,
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let result = Repo::open().and_then(|repo| match cli.task {
         Task::Ci(args) => ci::run(&repo, &args),
         Task::Tidy => tidy::run(&repo),
+        Task::Fixtures => fixtures::run(&repo),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
