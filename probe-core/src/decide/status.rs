@@ -41,10 +41,12 @@ pub fn pod_status(pod: &PodView<'_>, context: &StatusContext<'_>) -> PodStatus {
         Some(finished @ (Phase::Succeeded | Phase::Failed)) => finished,
         Some(Phase::Pending | Phase::Running) | None => phase(pod.spec, &containers),
     };
+    // Reason and message belong to the phase.
+    let same_phase = context.previous.filter(|status| status.phase == phase);
     PodStatus {
         phase,
-        reason: context.previous.and_then(|status| status.reason.clone()),
-        message: context.previous.and_then(|status| status.message.clone()),
+        reason: same_phase.and_then(|status| status.reason.clone()),
+        message: same_phase.and_then(|status| status.message.clone()),
         conditions: conditions(pod.spec, &containers, phase, context),
         start_time: context.start_time,
         deletion: context.deletion,
@@ -114,10 +116,10 @@ pub fn container_status(
         Some(record) => from_record(view, record, previous),
         None => without_record(pod, previous),
     };
-    let restarts =
-        spec.role == Role::Sidecar && !pod.deleting && !view.is_running() || should_be_restarted(pod, view);
-    let finished_init = spec.role == Role::Init && view.newest.and_then(Record::exit_code) == Some(0);
-    if let Some(failure) = view.start_failure.filter(|_| restarts && !finished_init) {
+    // Kubelet leaves every init container that ended with 0 as it is, sidecars too.
+    let ended_well = spec.role != Role::Regular && view.newest.and_then(Record::exit_code) == Some(0);
+    let waits = !ended_well && should_be_restarted(pod, view);
+    if let Some(failure) = view.start_failure.filter(|_| waits) {
         let message = Some(failure.message.clone());
         let waiting = ContainerState::Waiting { reason: Cow::Borrowed(failure.reason), message };
         if let ContainerState::Terminated(last) = std::mem::replace(&mut shown.state, waiting) {
@@ -161,11 +163,6 @@ fn from_record(view: &ContainerView<'_>, record: &Record, previous: Option<&Cont
                 let message = "The container could not be located when the pod was terminated";
                 ContainerState::Terminated(not_located(*started_at, message, record.container_id))
             }
-            // Shown as ended before: stays so, without counting again.
-            Some(ContainerState::Terminated(ended)) if &*ended.reason == messages::STATUS_UNKNOWN => {
-                restart_count = previous.map_or(restart_count, |status| status.restart_count);
-                ContainerState::Terminated(ended.clone())
-            }
             Some(ContainerState::Waiting { .. } | ContainerState::Terminated(_)) | None => waiting(""),
         },
     };
@@ -183,19 +180,23 @@ fn without_record(pod: &PodView<'_>, previous: Option<&ContainerStatus>) -> Show
         return Shown { container_id: None, restart_count: 0, state: fresh, last_state: None };
     };
     let mut shown = Shown {
-        container_id: before.container_id,
+        container_id: None,
         restart_count: before.restart_count,
         state: fresh,
         last_state: before.last_state.clone(),
     };
     match (&before.state, before.container_id) {
-        (ContainerState::Terminated(_), _) => shown.state = before.state.clone(),
-        (ContainerState::Running { started_at }, Some(container_id)) => {
-            let message = "The container could not be located when the pod was deleted.  The container used to be Running";
+        (ContainerState::Terminated(_), container_id) => {
+            shown.state = before.state.clone();
+            shown.container_id = container_id;
+        }
+        (ContainerState::Running { started_at }, Some(container_id)) if before.last_state.is_none() => {
+            let message = "The container could not be located when the pod was deleted.  \
+                           The container used to be Running";
             shown.last_state = Some(not_located(*started_at, message, container_id));
             shown.restart_count = before.restart_count.saturating_add(u32::from(!pod.deleting));
         }
-        (ContainerState::Running { .. }, None) | (ContainerState::Waiting { .. }, _) => {}
+        (ContainerState::Running { .. } | ContainerState::Waiting { .. }, _) => {}
     }
     shown
 }
@@ -252,8 +253,7 @@ pub fn phase(spec: &PodSpec, containers: &[ContainerStatus]) -> Phase {
     if tally.failed_init > 0 && policy == RestartPolicy::Never {
         return Phase::Failed;
     }
-    let initializing =
-        tally.pending_init > 0 || tally.pending_sidecar > 0 && !any_regular_started(containers);
+    let initializing = tally.pending_init > 0 || tally.pending_sidecar > 0 && !any_regular_ran(containers);
     if initializing || tally.waiting > 0 {
         return Phase::Pending;
     }
@@ -312,6 +312,12 @@ impl Tally {
             ContainerState::Waiting { .. } => self.waiting += 1,
         }
     }
+}
+
+/// Some regular container has run, be it before a restart that still waits.
+fn any_regular_ran(containers: &[ContainerStatus]) -> bool {
+    let waits_again = |status: &ContainerStatus| status.role == Role::Regular && status.last_state.is_some();
+    any_regular_started(containers) || containers.iter().any(waits_again)
 }
 
 fn any_regular_started(containers: &[ContainerStatus]) -> bool {
