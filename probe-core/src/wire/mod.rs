@@ -1,3 +1,5 @@
 //! Protocol bytes without I/O.
 
+pub mod headers;
 pub mod http1;
+pub mod url;

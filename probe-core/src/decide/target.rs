@@ -1,0 +1,138 @@
+//! Where a probe goes: port, host, URL and the request bytes (kubelet-semantics 3, 4.1), and where a redirect
+//! leads it (4.3).
+
+use std::net::IpAddr;
+
+use crate::model::pod::ContainerSpec;
+use crate::model::probe::{Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpTarget};
+use crate::wire::headers::{self, BadHeader};
+use crate::wire::http1::request;
+use crate::wire::url::{self, Redirect, Url, UrlError};
+
+/// Why a target cannot be resolved, in kubelet's words.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("strconv.Atoi: parsing \"{text}\": {problem}")]
+    NotANumber { text: Box<str>, problem: &'static str },
+    #[error("invalid port number: {0}")]
+    InvalidPort(i64),
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    #[error(transparent)]
+    Header(#[from] BadHeader),
+}
+
+/// Who asks for an HTTP GET.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    Probe,
+    /// A lifecycle hook: another user agent, and a port text that cannot be resolved means port 80.
+    Hook,
+}
+
+/// Where the redirect of a run leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Follow {
+    Next(Box<HttpTarget>),
+    /// The 3xx answer itself is the result (Warning).
+    NotFollowed,
+    /// The run fails with this text.
+    Failed(Box<str>),
+}
+
+/// The target of a probe. What cannot be resolved is [`Target::Broken`]: every run of it errs.
+pub fn resolve(handler: &Handler, container: &ContainerSpec, pod_ip: IpAddr) -> Target {
+    let resolved = match handler {
+        Handler::Exec(_) => Ok(Target::Exec),
+        Handler::HttpGet(action) => http(action, container, pod_ip, Purpose::Probe).map(Target::Http),
+        Handler::TcpSocket(action) => resolve_port(&action.port, container)
+            .map(|port| Target::Tcp(TcpTarget { host: host(action.host.as_deref(), pod_ip), port })),
+    };
+    resolved.unwrap_or_else(|error| Target::Broken { error: error.to_string().into() })
+}
+
+/// The target of an HTTP GET by a probe or a hook.
+///
+/// # Errors
+/// The port is unknown or out of range, the host or a header value is not valid.
+pub fn http(
+    action: &HttpGetAction,
+    container: &ContainerSpec,
+    pod_ip: IpAddr,
+    purpose: Purpose,
+) -> Result<HttpTarget, TargetError> {
+    let (agent, port) = match (purpose, resolve_port(&action.port, container)) {
+        (Purpose::Probe, port) => (headers::AGENT_PROBE, port?),
+        (Purpose::Hook, Err(TargetError::NotANumber { .. })) => (headers::AGENT_HOOK, 80),
+        (Purpose::Hook, port) => (headers::AGENT_HOOK, port?),
+    };
+    let host_name = match &action.host {
+        Some(host) if !host.is_empty() => host.to_string(),
+        Some(_) | None => pod_ip.to_string(),
+    };
+    let url = Url::for_probe(&host_name, port, &action.path)?;
+    let lines = headers::request_headers(&action.headers, url.authority(), agent)?;
+    Ok(HttpTarget {
+        host: url::host_of(url.host_name()),
+        port,
+        request: request(&url.request_target(), &lines),
+        url: url.text().into(),
+        headers: lines.into(),
+    })
+}
+
+/// The next request of a run whose request `current` was answered with a redirect to `location`; `first` is
+/// the run's first request. The caller counts the requests.
+pub fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follow {
+    let hop = match url::redirect(&current.url, location) {
+        Redirect::Follow(hop) => hop,
+        Redirect::NotFollowed => return Follow::NotFollowed,
+        Redirect::Failed { url, error } => {
+            return Follow::Failed(format!("Get \"{url}\": {error}").into());
+        }
+    };
+    let authority = Url::parse(&current.url).map(|url| url.authority().to_owned()).unwrap_or_default();
+    let lines = headers::redirected(&first.headers, headers::host(&current.headers), &authority, &hop);
+    Follow::Next(Box::new(HttpTarget {
+        request: request(&hop.request_target, &lines),
+        host: hop.host,
+        port: hop.port,
+        url: hop.url,
+        headers: lines.into(),
+    }))
+}
+
+/// An int-or-string port: a number as it is, a name by the container's own ports, else a number in text.
+///
+/// # Errors
+/// Neither a known name nor a number, or out of 1..=65535.
+pub fn resolve_port(port: &PortRef, container: &ContainerSpec) -> Result<u16, TargetError> {
+    let number = match port {
+        PortRef::Number(number) => i64::from(*number),
+        PortRef::Name(name) => match container.ports.iter().find(|port| port.name.as_ref() == Some(name)) {
+            Some(port) => i64::from(port.container_port),
+            None => atoi(name)?,
+        },
+    };
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Ok(port),
+        Ok(_) | Err(_) => Err(TargetError::InvalidPort(number)),
+    }
+}
+
+/// Go's strconv.Atoi with its errors.
+fn atoi(text: &str) -> Result<i64, TargetError> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let error = |problem| TargetError::NotANumber { text: text.into(), problem };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(error("invalid syntax"));
+    }
+    text.parse().map_err(|_| error("value out of range"))
+}
+
+fn host(given: Option<&str>, pod_ip: IpAddr) -> Host {
+    match given {
+        Some(host) if !host.is_empty() => url::host_of(host),
+        Some(_) | None => Host::Ip(pod_ip),
+    }
+}

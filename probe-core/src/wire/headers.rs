@@ -1,0 +1,117 @@
+//! The header lines of a probe's request, in the order in which Go's client writes them
+//! (kubelet-semantics 4.1).
+
+use super::url::Hop;
+
+/// One header line: name and value as they go on the wire.
+pub type Header = (Box<str>, Box<str>);
+
+/// User agent of probes and of lifecycle hooks: kubelet 1.34 is emulated.
+pub const AGENT_PROBE: &str = "kube-probe/1.34";
+pub const AGENT_HOOK: &str = "kube-lifecycle/1.34";
+
+/// A header value that cannot go on the wire.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("net/http: invalid header field value for {name:?}")]
+pub struct BadHeader {
+    name: Box<str>,
+}
+
+/// All header lines of a request: Host, User-Agent, the rest sorted by canonical name, Connection.
+///
+/// `given` are the manifest's headers in its order, `authority` the URL's host and port.
+///
+/// # Errors
+/// A value contains control characters.
+pub fn request_headers(
+    given: &[(Box<str>, Box<str>)],
+    authority: &str,
+    agent: &str,
+) -> Result<Vec<Header>, BadHeader> {
+    let mut lines: Vec<Header> = Vec::with_capacity(given.len() + 4);
+    for (name, value) in given {
+        let name: Box<str> = canonical(name).into();
+        if value.bytes().any(|byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
+            return Err(BadHeader { name });
+        }
+        lines.push((name, value.trim_matches([' ', '\t']).into()));
+    }
+    if first(&lines, "User-Agent").is_none() {
+        lines.push(("User-Agent".into(), agent.into()));
+    }
+    match first(&lines, "Accept") {
+        None => lines.push(("Accept".into(), "*/*".into())),
+        Some("") => lines.retain(|(name, _)| &**name != "Accept"),
+        Some(_) => {}
+    }
+    let host = first(&lines, "Host").filter(|host| !host.is_empty()).unwrap_or(authority).to_owned();
+    Ok(in_order(&host, lines))
+}
+
+/// The header lines after a redirect. `first_request` are the lines of the first request of the run,
+/// `current_host` the Host of the request that was redirected, `current_authority` host and port of its URL.
+pub fn redirected(
+    first_request: &[Header],
+    current_host: &str,
+    current_authority: &str,
+    hop: &Hop,
+) -> Vec<Header> {
+    // The last line is the client's own; it is added again behind the Referer.
+    let own = first_request.last().filter(|(name, value)| (&**name, &**value) == ("Connection", "close"));
+    let mut lines = first_request[..first_request.len() - usize::from(own.is_some())].to_vec();
+    if let Some(referer) = hop.referer.as_ref().filter(|_| first(&lines, "Referer").is_none()) {
+        lines.push(("Referer".into(), referer.clone()));
+    }
+    let is_custom = current_host != current_authority;
+    let host = if is_custom && hop.keeps_custom_host { current_host } else { &hop.authority };
+    in_order(host, lines)
+}
+
+/// Value of the Host line, which is always the first.
+pub fn host(lines: &[Header]) -> &str {
+    first(lines, "Host").unwrap_or_default()
+}
+
+/// Sorts lines into wire order and drops those that Go's client never takes from a header map.
+fn in_order(host: &str, lines: Vec<Header>) -> Vec<Header> {
+    let agent = first(&lines, "User-Agent").filter(|agent| !agent.is_empty()).map(Box::from);
+    let is_own = |name: &str| {
+        matches!(name, "Host" | "User-Agent" | "Content-Length" | "Transfer-Encoding" | "Trailer")
+    };
+    let mut rest: Vec<Header> = lines.into_iter().filter(|(name, _)| !is_own(name)).collect();
+    rest.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let has_token = |token: &str| {
+        rest.iter()
+            .filter(|(name, _)| &**name == "Connection")
+            .flat_map(|(_, value)| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    let closes = !has_token("close") && !has_token("upgrade");
+    let mut ordered: Vec<Header> = vec![("Host".into(), host.into())];
+    ordered.extend(agent.map(|agent| ("User-Agent".into(), agent)));
+    ordered.append(&mut rest);
+    if closes {
+        ordered.push(("Connection".into(), "close".into()));
+    }
+    ordered
+}
+
+fn first<'a>(lines: &'a [Header], name: &str) -> Option<&'a str> {
+    lines.iter().find(|(line, _)| &**line == name).map(|(_, value)| &**value)
+}
+
+/// Go's canonical header name: upper case at the start and after each hyphen, lower case elsewhere. A name
+/// with characters that no header name has stays as it is.
+pub fn canonical(name: &str) -> String {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !name.bytes().all(is_token) {
+        return name.to_owned();
+    }
+    let mut starts_word = true;
+    let case = |c: char| {
+        let cased = if starts_word { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+        starts_word = c == '-';
+        cased
+    };
+    name.chars().map(case).collect()
+}

@@ -1,0 +1,401 @@
+//! URLs the way Go's net/url reads and writes them, since kubelet's probes, error texts and redirects are
+//! made by it (kubelet-semantics 3.3, 4.3).
+//!
+//! User information in a URL is dropped; kubelet would turn it into an Authorization header.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use crate::model::probe::Host;
+
+/// A URL, kept in escaped form.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Url {
+    /// Lower case; empty for a relative reference.
+    scheme: String,
+    /// What follows the scheme of a URL without slashes, as in `mailto:x`.
+    opaque: String,
+    /// Host with optional port, IPv6 in brackets; empty for a relative reference.
+    authority: String,
+    path: String,
+    /// Some("") for a bare `?`.
+    query: Option<String>,
+    fragment: String,
+}
+
+/// Why a text is no URL, in Go's words.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("parse \"{text}\": {problem}")]
+pub struct UrlError {
+    text: String,
+    problem: String,
+}
+
+/// What a 3xx answer with a Location means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Redirect {
+    Follow(Box<Hop>),
+    /// The 3xx answer itself is the result: another host name, or https, which is not spoken yet.
+    NotFollowed,
+    /// The run fails with `Get "<url>": <error>`.
+    Failed {
+        url: Box<str>,
+        error: Box<str>,
+    },
+}
+
+/// Where a redirect leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hop {
+    pub host: Host,
+    pub port: u16,
+    /// As quoted in error texts.
+    pub url: Box<str>,
+    /// Path and query for the request line.
+    pub request_target: Box<str>,
+    /// Value of the Host header, unless a custom one is kept.
+    pub authority: Box<str>,
+    /// The Location was relative: a custom Host header stays.
+    pub keeps_custom_host: bool,
+    /// Value of the Referer header; None: none is sent.
+    pub referer: Option<Box<str>>,
+}
+
+impl Url {
+    /// The URL of an HTTP probe. A path that is no valid URL reference is taken as a bare path, and so is one
+    /// that starts with a scheme but no slash (`a:b`).
+    ///
+    /// # Errors
+    /// The host name contains characters that no host has.
+    pub fn for_probe(host: &str, port: u16, path: &str) -> Result<Url, UrlError> {
+        let mut url = match Url::parse(path) {
+            Ok(url) if url.opaque.is_empty() => url,
+            Ok(_) | Err(_) => Url {
+                scheme: String::new(),
+                opaque: String::new(),
+                authority: String::new(),
+                path: escape_path(path),
+                query: None,
+                fragment: String::new(),
+            },
+        };
+        url.scheme = "http".to_owned();
+        url.authority = join_host_port(host, port);
+        if let Err(problem) = check_host(&url.authority) {
+            return Err(UrlError { text: url.text(), problem });
+        }
+        if !url.path.is_empty() && !url.path.starts_with('/') {
+            url.path.insert(0, '/');
+        }
+        Ok(url)
+    }
+
+    /// Reads a URL or a relative reference.
+    ///
+    /// # Errors
+    /// Control characters, a broken escape, a bad host or port, a colon in the first segment of a relative
+    /// path.
+    pub fn parse(text: &str) -> Result<Url, UrlError> {
+        parse(text).map_err(|problem| UrlError { text: text.to_owned(), problem })
+    }
+
+    /// The whole URL.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if !self.scheme.is_empty() {
+            text.push_str(&self.scheme);
+            text.push(':');
+        }
+        if self.opaque.is_empty() {
+            if !self.authority.is_empty() {
+                text.push_str("//");
+                text.push_str(&self.authority);
+            }
+            text.push_str(&self.path);
+        } else {
+            text.push_str(&self.opaque);
+        }
+        if let Some(query) = &self.query {
+            text.push('?');
+            text.push_str(query);
+        }
+        if !self.fragment.is_empty() {
+            text.push('#');
+            text.push_str(&self.fragment);
+        }
+        text
+    }
+
+    /// What stands in the request line: path (`/` if empty) and query, never the fragment.
+    pub fn request_target(&self) -> String {
+        let path = if self.path.is_empty() { "/" } else { &self.path };
+        match &self.query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        }
+    }
+
+    /// Host with port as written: the default Host header.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The host without port and brackets, as written.
+    pub fn host_name(&self) -> &str {
+        let (host, _) = split_port(&self.authority);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+
+    /// The reference `text`, seen from this URL.
+    fn join(&self, text: &str) -> Result<(Url, Url), UrlError> {
+        let reference = Url::parse(text)?;
+        let mut url = reference.clone();
+        if !url.scheme.is_empty() || !url.authority.is_empty() {
+            if url.scheme.is_empty() {
+                url.scheme.clone_from(&self.scheme);
+            }
+            url.path = resolve_path(&url.path, "");
+            return Ok((url, reference));
+        }
+        url.scheme.clone_from(&self.scheme);
+        if reference.path.is_empty() && reference.query.is_none() {
+            url.query.clone_from(&self.query);
+            if reference.fragment.is_empty() {
+                url.fragment.clone_from(&self.fragment);
+            }
+        }
+        url.authority.clone_from(&self.authority);
+        url.path = resolve_path(&self.path, &reference.path);
+        Ok((url, reference))
+    }
+}
+
+/// Follows `location`, the Location of the answer to a request for `base`. The comparison of host names is
+/// textual and ignores ports; since every hop has the first one's name, comparing with `base` is comparing
+/// with the first.
+pub fn redirect(base: &str, location: &str) -> Redirect {
+    let failed = |url: &str, error: String| Redirect::Failed { url: url.into(), error: error.into() };
+    let base_url = match Url::parse(base) {
+        Ok(url) => url,
+        Err(error) => return failed(base, error.to_string()),
+    };
+    let (url, reference) = match base_url.join(location) {
+        Ok(joined) => joined,
+        Err(error) => {
+            return failed(base, format!("failed to parse Location header {location:?}: {error}"));
+        }
+    };
+    if url.host_name() != base_url.host_name() {
+        return Redirect::NotFollowed;
+    }
+    match url.scheme.as_str() {
+        "http" => {}
+        "https" => return Redirect::NotFollowed,
+        other => return failed(&url.text(), format!("unsupported protocol scheme \"{other}\"")),
+    }
+    let (_, port_text) = split_port(&url.authority);
+    let port = match port_text {
+        "" => 80,
+        text => match text.parse::<u16>() {
+            Ok(port) => port,
+            Err(_) => return failed(&url.text(), format!("dial tcp: address {text}: invalid port")),
+        },
+    };
+    Redirect::Follow(Box::new(Hop {
+        host: host_of(url.host_name()),
+        port,
+        url: url.text().into(),
+        request_target: url.request_target().into(),
+        authority: url.authority.as_str().into(),
+        keeps_custom_host: reference.scheme.is_empty(),
+        referer: Some(base_url.text().into()),
+    }))
+}
+
+/// An address if it is one, else a name to look up.
+pub fn host_of(text: &str) -> Host {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Host::Ip(ip),
+        Err(_) => Host::Name(text.into()),
+    }
+}
+
+/// A bare path as it stands in a URL: everything that is no path character as percent escapes.
+pub fn escape_path(path: &str) -> String {
+    escape(path.as_bytes(), Part::Path)
+}
+
+/// Go's net.JoinHostPort: brackets around everything that contains a colon.
+pub fn join_host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn parse(text: &str) -> Result<Url, String> {
+    if text.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+        return Err("net/url: invalid control character in URL".to_owned());
+    }
+    let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let fragment = normalise(fragment, Part::Fragment)?;
+    let (scheme, rest) = split_scheme(rest)?;
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query.to_owned())),
+        None => (rest, None),
+    };
+    let mut url =
+        Url { scheme, opaque: String::new(), authority: String::new(), path: String::new(), query, fragment };
+    if !rest.starts_with('/') {
+        if !url.scheme.is_empty() && !rest.is_empty() {
+            url.opaque = rest.to_owned();
+            return Ok(url);
+        }
+        if rest.split('/').next().is_some_and(|segment| segment.contains(':')) {
+            return Err("first path segment in URL cannot contain colon".to_owned());
+        }
+    }
+    let mut path = rest;
+    let may_have_authority = !url.scheme.is_empty() || !rest.starts_with("///");
+    if let Some(after) = rest.strip_prefix("//").filter(|_| may_have_authority) {
+        let end = after.find('/').unwrap_or(after.len());
+        let authority = &after[..end];
+        path = &after[end..];
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        check_host(host)?;
+        url.authority = host.to_owned();
+    }
+    url.path = normalise(path, Part::Path)?;
+    Ok(url)
+}
+
+/// The scheme in lower case (empty if there is none) and what follows its colon.
+fn split_scheme(text: &str) -> Result<(String, &str), String> {
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' => {}
+            b'0'..=b'9' | b'+' | b'-' | b'.' if at > 0 => {}
+            b':' if at == 0 => return Err("missing protocol scheme".to_owned()),
+            b':' => return Ok((text[..at].to_ascii_lowercase(), &text[at + 1..])),
+            _ => break,
+        }
+    }
+    Ok((String::new(), text))
+}
+
+/// Host and port text of an authority; the port is empty if there is none.
+fn split_port(authority: &str) -> (&str, &str) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, port),
+        Some(_) | None => (authority, ""),
+    }
+}
+
+/// Are these a host and an optional port?
+fn check_host(authority: &str) -> Result<(), String> {
+    let port = if let Some(bracketed) = authority.strip_prefix('[') {
+        let Some((_, port)) = bracketed.rsplit_once(']') else {
+            return Err("missing ']' in host".to_owned());
+        };
+        port
+    } else {
+        authority.rfind(':').map_or("", |at| &authority[at..])
+    };
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    if !port.is_empty() && (digits.len() == port.len() || !digits.bytes().all(|b| b.is_ascii_digit())) {
+        return Err(format!("invalid port {port:?} after host"));
+    }
+    if authority.contains('%') {
+        let at = authority.find('%').unwrap_or_default();
+        let end = authority.len().min(at + 3);
+        return Err(format!("invalid URL escape {:?}", authority.get(at..end).unwrap_or("%")));
+    }
+    let is_host_char =
+        |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.~!$&'()*+,;=:[]<>\"".contains(c);
+    match authority.chars().find(|c| !is_host_char(*c)) {
+        Some(bad) => Err(format!("invalid character {:?} in host name", bad.to_string())),
+        None => Ok(()),
+    }
+}
+
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Part {
+    Path,
+    Fragment,
+}
+
+/// The escaped form that Go would send: as written where that is valid, else decoded and escaped anew.
+fn normalise(raw: &str, part: Part) -> Result<String, String> {
+    let decoded = unescape(raw)?;
+    let is_valid = raw.bytes().all(|byte| b"!$&'()*+,;=:@[]%".contains(&byte) || !must_escape(byte, part));
+    Ok(if is_valid { raw.to_owned() } else { escape(&decoded, part) })
+}
+
+fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] != b'%' {
+            decoded.push(bytes[at]);
+            at += 1;
+            continue;
+        }
+        let digit = |offset: usize| bytes.get(at + offset).and_then(|b| char::from(*b).to_digit(16));
+        let (Some(high), Some(low)) = (digit(1), digit(2)) else {
+            let end = bytes.len().min(at + 3);
+            return Err(format!("invalid URL escape {:?}", String::from_utf8_lossy(&bytes[at..end])));
+        };
+        decoded.push((high * 16 + low) as u8);
+        at += 3;
+    }
+    Ok(decoded)
+}
+
+fn escape(bytes: &[u8], part: Part) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
+        if must_escape(*byte, part) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        } else {
+            text.push(char::from(*byte));
+        }
+        text
+    })
+}
+
+fn must_escape(byte: u8, part: Part) -> bool {
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => false,
+        b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' => false,
+        b'?' => part == Part::Path,
+        b'!' | b'(' | b')' | b'*' => part == Part::Path,
+        _ => true,
+    }
+}
+
+/// Path `reference` seen from path `base`, with `.` and `..` removed.
+fn resolve_path(base: &str, reference: &str) -> String {
+    let full = if reference.is_empty() {
+        base.to_owned()
+    } else if reference.starts_with('/') {
+        reference.to_owned()
+    } else {
+        let folder = base.rfind('/').map_or("", |at| &base[..=at]);
+        format!("{folder}{reference}")
+    };
+    if full.is_empty() {
+        return full;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut last = "";
+    for segment in full.strip_prefix('/').unwrap_or(&full).split('/') {
+        last = segment;
+        match segment {
+            "." => {}
+            ".." => {
+                kept.pop();
+            }
+            segment => kept.push(segment),
+        }
+    }
+    let closes = if (last == "." || last == "..") && !kept.is_empty() { "/" } else { "" };
+    format!("/{}{closes}", kept.join("/"))
+}
