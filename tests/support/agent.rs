@@ -18,7 +18,7 @@ pub struct Agent {
 impl Agent {
     pub(crate) fn start(world: &World, mut command: Command) -> Agent {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = world.net().inside(|| command.spawn()).expect("defib starts");
+        let mut child = world.spawn(&mut command);
         let events = Lines::collect(child.stdout.take().expect("its output is piped"));
         let log = Lines::collect(child.stderr.take().expect("its log is piped"));
         Agent { child, events, log }

@@ -6,9 +6,10 @@ use std::io::Write;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,6 +21,7 @@ pub struct World {
     binary: PathBuf,
     path_prefix: Vec<PathBuf>,
     user: User,
+    cpu: Option<usize>,
     /// Uids of pods that were seen here, for [`World::assert_nothing_left`].
     pods_seen: Mutex<Vec<String>>,
 }
@@ -55,6 +57,7 @@ impl World {
             binary,
             path_prefix: Vec::new(),
             user: User::Same,
+            cpu: None,
             pods_seen: Mutex::default(),
         }
     }
@@ -74,6 +77,13 @@ impl World {
     #[must_use]
     pub fn with_path(mut self, dir: PathBuf) -> World {
         self.path_prefix.push(dir);
+        self
+    }
+
+    /// Lets the agent run on this CPU only.
+    #[must_use]
+    pub fn pinned_to(mut self, cpu: usize) -> World {
+        self.cpu = Some(cpu);
         self
     }
 
@@ -108,6 +118,20 @@ impl World {
         Agent::start(self, command)
     }
 
+    /// Spawns inside the network namespace, on the CPU that [`World::pinned_to`] named.
+    pub(crate) fn spawn(&self, command: &mut Command) -> Child {
+        let spawned = self.net.inside(|| {
+            if let Some(cpu) = self.cpu {
+                let mut only = CpuSet::new();
+                only.set(cpu);
+                sched_setaffinity(None, &only).expect("a CPU of this machine");
+            }
+            // A child starts with the affinity of the thread that made it.
+            command.spawn()
+        });
+        spawned.unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()))
+    }
+
     /// Runs a verb to its end: `world.defib(&["get", "pods"])`.
     pub fn defib(&self, args: &[&str]) -> Done {
         self.defib_with_input(args, "")
@@ -117,7 +141,7 @@ impl World {
     pub fn defib_with_input(&self, args: &[&str], input: &str) -> Done {
         let mut command = self.command();
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.net.inside(|| command.spawn()).expect("defib starts");
+        let mut child = self.spawn(&mut command);
         let mut stdin = child.stdin.take().expect("its input is piped");
         // A command that ends without reading its input is a matter of its exit code.
         let _ = stdin.write_all(input.as_bytes());

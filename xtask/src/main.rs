@@ -2,6 +2,7 @@
 //!
 //! One file per task. Each task is a function that returns an error, and `main` turns it into exit code 1.
 
+mod bench;
 mod ci;
 mod clock;
 mod fixtures;
@@ -29,6 +30,8 @@ enum Task {
     Tidy,
     /// Prepare what the end-to-end tests need, in .fixtures/
     Fixtures,
+    /// Measure defib and compare with its promises
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&repo, &args),
         Task::Tidy => tidy::run(&repo),
         Task::Fixtures => fixtures::run(&repo),
+        Task::Bench(args) => bench::run(&repo, &args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

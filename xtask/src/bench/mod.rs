@@ -1,0 +1,30 @@
+//! `cargo xtask bench`: figures of a real defib, each beside its bound.
+
+mod report;
+mod server;
+mod smoke;
+mod usage;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::repo::Repo;
+
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// 2,000 containers with one HTTP probe a second each, for two minutes
+    Smoke(smoke::SmokeArgs),
+}
+
+/// Runs the benchmark; a missed bound is an error.
+pub fn run(repo: &Repo, args: &BenchArgs) -> Result<()> {
+    match &args.bench {
+        Bench::Smoke(args) => smoke::run(repo, args),
+    }
+}
