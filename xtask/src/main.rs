@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod clock;
 mod fixtures;
+mod picture;
 mod repo;
 mod tidy;
 
@@ -32,6 +33,8 @@ enum Task {
     Fixtures,
     /// Measure defib and compare with its promises
     Bench(bench::BenchArgs),
+    /// Run the first example and put what it prints into README.md
+    Picture,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&repo, &args),
         Task::Tidy => tidy::run(&repo),
         Task::Fixtures => fixtures::run(&repo),
+        Task::Picture => picture::run(&repo),
         Task::Bench(args) => bench::run(&repo, &args),
     });
     match result {
