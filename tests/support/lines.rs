@@ -69,3 +69,27 @@ impl Lines {
         self.shared.state.lock().expect("the reading thread does not panic")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SOON;
+
+    #[test]
+    fn waiting_ends_with_the_line_or_with_the_stream() {
+        let lines = Lines::collect(&b"one\ntwo\nthree two\n"[..]);
+        let wait = |from, text: &str| lines.wait(from, SOON, |line| line.contains(text));
+        assert_eq!(wait(0, "two"), Some((1, "two".to_owned())));
+        assert_eq!(wait(2, "two"), Some((2, "three two".to_owned())));
+        assert_eq!(wait(0, "four"), None);
+        assert_eq!(lines.count("two"), 2);
+        assert_eq!(lines.all().len(), 3);
+    }
+
+    #[test]
+    fn a_watchdog_ends_the_wait() {
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let lines = Lines::collect(reader);
+        assert_eq!(lines.wait(0, Duration::from_millis(20), |_| true), None);
+    }
+}

@@ -76,3 +76,28 @@ fn find_folder(dir: &Path, name: &str, depth: usize, found: &mut Vec<PathBuf>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::{SOON, eventually};
+
+    #[test]
+    fn a_zombie_is_seen_among_the_children() {
+        let mut child = Command::new("true").spawn().expect("true");
+        let zombie = eventually("it has ended and is not reaped", SOON, || {
+            children(std::process::id()).into_iter().find(|p| p.pid == child.id() && p.state == 'Z')
+        });
+        assert_eq!(zombie.command_line, "");
+        child.wait().expect("it is reaped");
+        assert_eq!(process(child.id()), None);
+    }
+
+    #[test]
+    fn descriptors_and_cgroups_of_nobody_are_none() {
+        assert!(open_descriptors(std::process::id()) > 2);
+        assert_eq!(pod_cgroups("00000000-0000-0000-0000-000000000000"), Vec::<PathBuf>::new());
+    }
+}

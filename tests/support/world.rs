@@ -62,7 +62,8 @@ impl World {
         }
     }
 
-    /// As [`World::new`], but defib runs as an ordinary user, from a copy that this user can reach.
+    /// As [`World::new`], but defib runs as an ordinary user, from a copy that this user can reach. Files
+    /// of the checkout may be out of its reach: see [`World::copy`].
     pub fn of_user(uid: u32) -> World {
         let mut world = World::new();
         let copy = world.dir().join("defib");
@@ -109,6 +110,14 @@ impl World {
         let path = self.dir().join(name);
         fs::write(&path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         path.to_str().expect("temporary folders have plain names").to_owned()
+    }
+
+    /// Copies a file of the checkout into [`World::dir`] and returns its path.
+    pub fn copy(&self, relative: &str) -> String {
+        let source = repo_root().join(relative);
+        let content = fs::read_to_string(&source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+        let name = source.file_name().and_then(|name| name.to_str()).expect("a plain file name");
+        self.write(name, &content)
     }
 
     /// Starts `defib run FILES ARGS` in the background. Relative files count from the root of the checkout.
@@ -236,5 +245,43 @@ impl Drop for World {
         for process in procs::in_network_namespace(self.net.inode()) {
             crate::agent::kill(process.pid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worlds_do_not_meet() {
+        let (one, other) = (World::new(), World::new());
+        let bind = |world: &World| world.net().inside(|| std::net::TcpListener::bind("127.0.0.1:18080"));
+        let _first = bind(&one).expect("the port is free in each world");
+        let _second = bind(&other).expect("the port is free in each world");
+        assert!(bind(&one).is_err(), "one listener for each port of a world");
+    }
+
+    #[test]
+    fn what_is_left_is_seen_and_killed_with_the_world() {
+        let world = World::new();
+        let mut sleeper = world.net().inside(|| Command::new("sleep").arg("1000").spawn()).expect("sleep");
+        // Until its exec the child may still be seen with the command line of this process.
+        eventually("the sleeper is seen", SOON, || {
+            let seen = procs::in_network_namespace(world.net().inode());
+            (seen.len() == 1 && seen[0].command_line == "sleep 1000").then_some(())
+        });
+        drop(world);
+        assert_eq!(crate::agent::exit_code(sleeper.wait().expect("it was killed")), 137);
+    }
+
+    #[test]
+    fn another_user_runs_a_copy() {
+        let world = World::of_user(65_534);
+        let copy = world.copy("README.md");
+        assert!(Path::new(&copy).is_file());
+        let mut id = world.command();
+        assert!(id.get_program() == world.dir().join("defib"));
+        let done = id.arg("version").output().expect("the copy runs");
+        assert!(done.status.success());
     }
 }
