@@ -27,6 +27,12 @@ pub const KILLED_BY_POST_START_HOOK: &str = "FailedPostStartHook";
 /// Message of the event `FailedPreStopHook`.
 pub const PRE_STOP_HOOK_FAILED: &str = "PreStopHook failed";
 
+/// Event `NodePorts` of a pod that came too late for its ports, and the status message that goes with it.
+pub const NODE_PORTS_EVENT: &str =
+    "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+pub const NODE_PORTS_STATUS: &str = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free \
+                                     ports for the requested pod ports";
+
 /// Waiting reason of a start that failed.
 pub const fn start_error_reason(error: StartError) -> &'static str {
     match error {

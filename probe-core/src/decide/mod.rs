@@ -14,3 +14,6 @@ pub mod status;
 pub mod target;
 pub mod view;
 pub mod worker;
+
+#[cfg(test)]
+mod tests;

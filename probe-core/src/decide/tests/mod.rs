@@ -1,0 +1,14 @@
+//! Conformance tables by case id, and properties. One `check` per area; cases are data.
+
+mod actions;
+mod backoff;
+mod describe;
+mod events;
+mod expand;
+mod grace;
+mod properties;
+mod schedule;
+mod status;
+mod target;
+mod worker;
+mod world;

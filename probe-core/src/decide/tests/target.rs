@@ -1,0 +1,301 @@
+//! Group RES, the request on the wire (HTTPX-08, HTTPX-09), redirects of group HTTP.
+
+use std::net::IpAddr;
+
+use super::world::container;
+use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port};
+use crate::model::pod::{ContainerPort, ContainerSpec, Protocol, Role};
+use crate::model::probe::{
+    Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpSocketAction, TcpTarget,
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The container of the cases: port list [{name: found, containerPort: 93}].
+fn with_port() -> ContainerSpec {
+    let port = ContainerPort {
+        name: Some("found".into()),
+        container_port: 93,
+        host_port: Some(8093),
+        host_ip: None,
+        protocol: Protocol::Tcp,
+    };
+    ContainerSpec { ports: vec![port], ..container("c", Role::Regular) }
+}
+
+fn get(port: PortRef, path: &str) -> HttpGetAction {
+    HttpGetAction { host: None, port, path: path.into(), headers: Vec::new() }
+}
+
+fn name(text: &str) -> PortRef {
+    PortRef::Name(text.into())
+}
+
+#[test]
+fn ports() {
+    let syntax = |text: &str| Err(format!("strconv.Atoi: parsing \"{text}\": invalid syntax"));
+    let invalid = |port: i64| Err(format!("invalid port number: {port}"));
+    let cases = [
+        ("RES-01", PortRef::Number(-1), invalid(-1)),
+        ("RES-02", name(""), syntax("")),
+        ("RES-03", name("-1"), invalid(-1)),
+        ("RES-05", name("found"), Ok(93)),
+        ("RES-06", PortRef::Number(76), Ok(76)),
+        ("RES-07", name("118"), Ok(118)),
+        ("RES-10", name(""), syntax("")),
+        ("RES-11", name("-1"), invalid(-1)),
+        ("RES-12", name("not-found"), syntax("not-found")),
+        ("RES-13", name("found"), Ok(93)),
+        ("RES-14", PortRef::Number(76), Ok(76)),
+        ("RES-15", name("118"), Ok(118)),
+        ("RES-30", PortRef::Number(65_536), invalid(65_536)),
+        (
+            "3.1: too large",
+            name("99999999999999999999"),
+            Err("strconv.Atoi: parsing \"99999999999999999999\": value out of range".to_owned()),
+        ),
+    ];
+    for (id, port, expected) in cases {
+        let found = resolve_port(&port, &with_port()).map_err(|error| error.to_string());
+        assert_eq!(found, expected, "{id}");
+    }
+}
+
+#[test]
+fn tcp_targets() {
+    let tcp = |host: Option<&str>, port| {
+        let action = TcpSocketAction { host: host.map(Box::from), port };
+        resolve(&Handler::TcpSocket(action), &with_port(), ip("1.2.3.4"))
+    };
+    let pod_ip = Host::Ip(ip("1.2.3.4"));
+    assert_eq!(tcp(None, name("found")), Target::Tcp(TcpTarget { host: pod_ip, port: 93 }), "RES-13");
+    let named = Host::Name("db".into());
+    assert_eq!(tcp(Some("db"), PortRef::Number(5432)), Target::Tcp(TcpTarget { host: named, port: 5432 }));
+    let error = "strconv.Atoi: parsing \"not-found\": invalid syntax".into();
+    assert_eq!(tcp(None, name("not-found")), Target::Broken { error }, "RES-12");
+}
+
+struct UrlCase {
+    id: &'static str,
+    host: &'static str,
+    path: &'static str,
+    url: &'static str,
+    request_target: &'static str,
+}
+
+#[test]
+fn urls() {
+    let case = |id, host, path, url, request_target| UrlCase { id, host, path, url, request_target };
+    let cases = [
+        case("RES-16", "localhost", "", "http://localhost:93", "/"),
+        case("RES-17 on http", "localhost", "/path", "http://localhost:93/path", "/path"),
+        case("RES-18", "localhost", "?foo", "http://localhost:93?foo", "/?foo"),
+        case("RES-19 on http", "localhost", "/path?bar", "http://localhost:93/path?bar", "/path?bar"),
+        case("RES-20", "localhost", "/path#foo", "http://localhost:93/path#foo", "/path"),
+        case("RES-08", "hostname", "path", "http://hostname:93/path", "/path"),
+        case("3.3 authority in the path", "h", "//other/x", "http://h:93/x", "/x"),
+        case("3.3 URL in the path", "h", "http://other/x", "http://h:93/x", "/x"),
+        case("3.3 three slashes", "h", "///x", "http://h:93///x", "///x"),
+        case("3.3 bad escape", "h", "/a%zz?b", "http://h:93/a%25zz%3Fb", "/a%25zz%3Fb"),
+        case("3.3 space", "h", "/a b", "http://h:93/a%20b", "/a%20b"),
+        case("3.3 kept escapes", "h", "/a%2Fb!(c)", "http://h:93/a%2Fb!(c)", "/a%2Fb!(c)"),
+        case("3.3 bare question mark", "h", "/a?", "http://h:93/a?", "/a?"),
+        case("3.3 not ASCII", "h", "/ä", "http://h:93/%C3%A4", "/%C3%A4"),
+        case("3.3 line break", "h", "/a\nb", "http://h:93/a%0Ab", "/a%0Ab"),
+        case("3.2 IPv6", "::1", "/", "http://[::1]:93/", "/"),
+        case("3.3 scheme without slashes", "h", "a:b", "http://h:93/a:b", "/a:b"),
+    ];
+    for case in cases {
+        let action = HttpGetAction { host: Some(case.host.into()), ..get(name("found"), case.path) };
+        let target = http(&action, &with_port(), ip("127.0.0.1"), Purpose::Probe).unwrap();
+        assert_eq!(&*target.url, case.url, "{}", case.id);
+        let line = format!("GET {} HTTP/1.1\r\n", case.request_target);
+        assert!(target.request.starts_with(line.as_bytes()), "{}: {:?}", case.id, target.request);
+    }
+}
+
+#[test]
+fn hosts() {
+    let target =
+        http(&get(PortRef::Number(9090), "/metrics"), &with_port(), ip("10.0.0.1"), Purpose::Probe).unwrap();
+    assert_eq!((&*target.url, target.port), ("http://10.0.0.1:9090/metrics", 9090), "RES-28");
+    assert_eq!(target.host, Host::Ip(ip("10.0.0.1")), "RES-28");
+    let v6 = http(&get(PortRef::Number(80), "/"), &with_port(), ip("fd00::1"), Purpose::Probe).unwrap();
+    assert_eq!((&*v6.url, &v6.host), ("http://[fd00::1]:80/", &Host::Ip(ip("fd00::1"))));
+    let bad = HttpGetAction { host: Some("a b".into()), ..get(PortRef::Number(80), "/") };
+    let error = "parse \"http://a b:80/\": invalid character \" \" in host name".into();
+    assert_eq!(resolve(&Handler::HttpGet(bad), &with_port(), ip("127.0.0.1")), Target::Broken { error });
+}
+
+struct HeaderCase {
+    id: &'static str,
+    purpose: Purpose,
+    given: &'static [(&'static str, &'static str)],
+    lines: &'static [&'static str],
+}
+
+fn lines(target: &HttpTarget) -> Vec<String> {
+    let text = String::from_utf8(target.request.to_vec()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, "");
+    head.split("\r\n").skip(1).map(str::to_owned).collect()
+}
+
+fn probed(given: &[(&str, &str)], purpose: Purpose) -> HttpTarget {
+    let headers = given.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
+    let action = HttpGetAction { headers, ..get(PortRef::Number(8080), "/health") };
+    http(&action, &with_port(), ip("10.1.2.3"), purpose).unwrap()
+}
+
+#[test]
+fn header_lines() {
+    const HOST: &str = "Host: 10.1.2.3:8080";
+    const AGENT: &str = "User-Agent: kube-probe/1.34";
+    const ACCEPT: &str = "Accept: */*";
+    const CLOSE: &str = "Connection: close";
+    let case = |id, given, lines| HeaderCase { id, purpose: Purpose::Probe, given, lines };
+    let cases: &[HeaderCase] = &[
+        case("RES-23, RES-26, HTTP-05, HTTP-09, HTTPX-09", &[], &[HOST, AGENT, ACCEPT, CLOSE]),
+        HeaderCase {
+            purpose: Purpose::Hook,
+            ..case("RES-26 hook", &[], &[HOST, "User-Agent: kube-lifecycle/1.34", ACCEPT, CLOSE])
+        },
+        case(
+            "RES-22",
+            &[("HOST", "h.example"), ("FOO-bAR", "1")],
+            &["Host: h.example", AGENT, ACCEPT, "Foo-Bar: 1", CLOSE],
+        ),
+        case(
+            "RES-25",
+            &[
+                ("accept", "application/json"),
+                ("Accept", "*/*"),
+                ("pragma", "no-cache"),
+                ("X-forwarded-for", "username"),
+            ],
+            &[
+                HOST,
+                AGENT,
+                "Accept: application/json",
+                "Accept: */*",
+                "Pragma: no-cache",
+                "X-Forwarded-For: username",
+                CLOSE,
+            ],
+        ),
+        case(
+            "RES-29, HTTP-06",
+            &[("Accept", "foo/*"), ("User-Agent", "foo/1.0")],
+            &[HOST, "User-Agent: foo/1.0", "Accept: foo/*", CLOSE],
+        ),
+        case(
+            "HTTP-02",
+            &[("X-Muffins-Or-Cupcakes", "muffins")],
+            &[HOST, AGENT, ACCEPT, "X-Muffins-Or-Cupcakes: muffins", CLOSE],
+        ),
+        case("HTTP-04", &[("User-Agent", "")], &[HOST, ACCEPT, CLOSE]),
+        case("HTTP-07", &[("Accept", "")], &[HOST, AGENT, CLOSE]),
+        case("HTTP-08", &[("User-Agent", "foo/1.0"), ("Accept", "")], &[HOST, "User-Agent: foo/1.0", CLOSE]),
+        case(
+            "HTTP-10",
+            &[("Host", "muffins.cupcakes.org")],
+            &["Host: muffins.cupcakes.org", AGENT, ACCEPT, CLOSE],
+        ),
+        case("4.1 empty Host", &[("Host", "")], &[HOST, AGENT, ACCEPT, CLOSE]),
+        case(
+            "HTTPX-08",
+            &[("X-Two", "2"), ("X-One", "a"), ("x-two", "1")],
+            &[HOST, AGENT, ACCEPT, "X-One: a", "X-Two: 2", "X-Two: 1", CLOSE],
+        ),
+        case("4.1 own Connection", &[("connection", "close")], &[HOST, AGENT, ACCEPT, CLOSE]),
+        case("Go's client writes its own length", &[("Content-Length", "9")], &[HOST, AGENT, ACCEPT, CLOSE]),
+    ];
+    for case in cases {
+        assert_eq!(lines(&probed(case.given, case.purpose)), case.lines, "{}", case.id);
+    }
+}
+
+#[test]
+fn a_line_break_in_a_header_never_reaches_the_wire() {
+    let headers = vec![("X-A".into(), "1\r\nX-B: 2".into())];
+    let action = HttpGetAction { headers, ..get(PortRef::Number(80), "/") };
+    let error = "net/http: invalid header field value for \"X-A\"".into();
+    assert_eq!(resolve(&Handler::HttpGet(action), &with_port(), ip("10.1.2.3")), Target::Broken { error });
+}
+
+#[test]
+fn a_hook_without_a_port_uses_80() {
+    let target = http(&get(name(""), "bar"), &with_port(), ip("10.1.2.3"), Purpose::Hook).unwrap();
+    assert_eq!(&*target.url, "http://10.1.2.3:80/bar", "HOOK-04 on http");
+}
+
+enum Leads {
+    To(&'static str, &'static [&'static str]),
+    Nowhere,
+    Fails(&'static str),
+}
+
+#[test]
+fn redirects() {
+    use Leads::{Fails, Nowhere, To};
+    const REFERER: &str = "Referer: http://10.1.2.3:8080/health";
+    let plain: &[(&str, &str)] = &[("User-Agent", "a"), ("Accept", "")];
+    let custom: &[(&str, &str)] = &[("User-Agent", "a"), ("Accept", ""), ("Host", "www.success.com")];
+    let own_referer: &[(&str, &str)] = &[("User-Agent", "a"), ("Accept", ""), ("Referer", "x")];
+    let (host, agent, close) = ("Host: 10.1.2.3:8080", "User-Agent: a", "Connection: close");
+    let default_lines: &[&str] = &["Host: 10.1.2.3:8080", "User-Agent: a", REFERER, "Connection: close"];
+    let port_lines: &[&str] = &["Host: 10.1.2.3:81", "User-Agent: a", REFERER, "Connection: close"];
+    let no_port_lines: &[&str] = &["Host: 10.1.2.3", "User-Agent: a", REFERER, "Connection: close"];
+    let custom_lines: &[&str] = &["Host: www.success.com", "User-Agent: a", REFERER, "Connection: close"];
+    let own_lines: &[&str] = &["Host: 10.1.2.3:8080", "User-Agent: a", "Referer: x", "Connection: close"];
+    assert_eq!(own_lines, [host, agent, "Referer: x", close]);
+    let not_parsed = "Get \"http://10.1.2.3:8080/health\": failed to parse Location header \"/%zz\": \
+                      parse \"/%zz\": invalid URL escape \"%zz\"";
+    let cases = [
+        ("HTTP-14", plain, "/new", To("http://10.1.2.3:8080/new", default_lines)),
+        ("4.3 relative", plain, "new?a=b#c", To("http://10.1.2.3:8080/new?a=b#c", default_lines)),
+        ("4.3 dots", plain, "/a/./b/../c", To("http://10.1.2.3:8080/a/c", default_lines)),
+        ("4.3 query only", plain, "?x", To("http://10.1.2.3:8080/health?x", default_lines)),
+        ("HTTP-26", plain, "http://10.1.2.3:81/fail", To("http://10.1.2.3:81/fail", port_lines)),
+        ("4.3 no port", plain, "http://10.1.2.3/x", To("http://10.1.2.3/x", no_port_lines)),
+        ("4.3 no scheme", plain, "//10.1.2.3:81/x", To("http://10.1.2.3:81/x", port_lines)),
+        ("HTTP-27", plain, "http://0.0.0.0/fail", Nowhere),
+        ("4.3 localhost is another", plain, "http://localhost:8080/", Nowhere),
+        ("4.3 no host", plain, "mailto:x", Nowhere),
+        ("https is not spoken yet", plain, "https://10.1.2.3/", Nowhere),
+        ("HTTP-30", custom, "/success", To("http://10.1.2.3:8080/success", custom_lines)),
+        ("4.3 absolute", custom, "http://10.1.2.3:8080/s", To("http://10.1.2.3:8080/s", default_lines)),
+        ("4.3 own Referer", own_referer, "/new", To("http://10.1.2.3:8080/new", own_lines)),
+        ("4.3 not parsed", plain, "/%zz", Fails(not_parsed)),
+        (
+            "4.3 other scheme",
+            plain,
+            "ftp://10.1.2.3/x",
+            Fails("Get \"ftp://10.1.2.3/x\": unsupported protocol scheme \"ftp\""),
+        ),
+    ];
+    for (id, given, location, expected) in cases {
+        let first = probed(given, Purpose::Probe);
+        match (follow(&first, &first, location), expected) {
+            (Follow::Next(next), To(url, expected)) => {
+                assert_eq!(&*next.url, url, "{id}");
+                assert_eq!(lines(&next), expected, "{id}");
+            }
+            (Follow::NotFollowed, Nowhere) => {}
+            (Follow::Failed(text), Fails(expected)) => assert_eq!(&*text, expected, "{id}"),
+            (found, To(..) | Nowhere | Fails(_)) => panic!("{id}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_second_hop_names_the_first_as_referer() {
+    let first = probed(&[], Purpose::Probe);
+    let Follow::Next(second) = follow(&first, &first, "/b") else { panic!("/b is followed") };
+    let Follow::Next(third) = follow(&first, &second, "/c") else { panic!("/c is followed") };
+    let referer = lines(&third).into_iter().find(|line| line.starts_with("Referer"));
+    assert_eq!(referer.as_deref(), Some("Referer: http://10.1.2.3:8080/b"));
+    assert_eq!(lines(&third).iter().filter(|line| line.starts_with("Referer")).count(), 1);
+}
