@@ -52,6 +52,11 @@ impl Lines {
         self.lock().lines.iter().filter(|line| line.contains(text)).count()
     }
 
+    /// Whether the stream has ended: its process has, as a rule, too.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
     /// Waits for a line at or after index `from` that `wanted` accepts: its index and text. `None` when the
     /// stream ends before, or when `max` is over.
     pub fn wait(&self, from: usize, max: Duration, wanted: impl Fn(&str) -> bool) -> Option<(usize, String)> {
@@ -84,6 +89,7 @@ mod tests {
         assert_eq!(wait(0, "four"), None);
         assert_eq!(lines.count("two"), 2);
         assert_eq!(lines.all().len(), 3);
+        assert!(lines.has_ended());
     }
 
     #[test]

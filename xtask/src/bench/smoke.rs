@@ -101,6 +101,7 @@ struct Reported {
 
 fn wait_until_probed(agent: &Agent, counts: &Counts) {
     eventually("every container is started and probed", START_MAX, || {
+        assert!(!agent.events().has_ended(), "defib ended early\n{}", agent.printed());
         counts.requests.iter().all(|requests| requests.load(Ordering::Relaxed) > 0).then_some(())
     });
     let started = agent.events().count("Started container");
