@@ -398,7 +398,9 @@ fn folded_successes_count_like_reported_ones() {
             one_by_one.on_verdict(Verdict::Success);
             at_once.on_verdict(Verdict::Success);
         }
-        (0..folded).for_each(|_| drop(one_by_one.on_verdict(Verdict::Success)));
+        for _ in 0..folded {
+            one_by_one.on_verdict(Verdict::Success);
+        }
         assert_eq!(at_once.on_folded(folded), None, "they change no result");
         assert_eq!(at_once, one_by_one, "{success} needed, {folded} folded");
     }
@@ -465,14 +467,17 @@ fn every_string_of_results_matches_the_model() {
                 model.step(Op::New);
                 let ops = (0..LENGTH_MAX).map(|place| OPS[code / OPS.len().pow(place) % OPS.len()]);
                 for op in ops {
-                    match op {
-                        Op::S => drop(worker.on_verdict(Verdict::Success)),
-                        Op::F => drop(worker.on_verdict(Verdict::Failure)),
-                        Op::E | Op::Started(_) => drop(worker.on_verdict(Verdict::Errored)),
-                        Op::New => {
-                            instance.restart_count += 1;
-                            worker.bind(instance);
-                        }
+                    let verdict = match op {
+                        Op::S => Some(Verdict::Success),
+                        Op::F => Some(Verdict::Failure),
+                        Op::E | Op::Started(_) => Some(Verdict::Errored),
+                        Op::New => None,
+                    };
+                    if let Some(verdict) = verdict {
+                        worker.on_verdict(verdict);
+                    } else {
+                        instance.restart_count += 1;
+                        worker.bind(instance);
                     }
                     model.step(op);
                     let found = (worker.result(instance), worker.on_hold());
