@@ -183,6 +183,7 @@ fn ordinary_init_containers() {
     all.iter().for_each(check);
 }
 
+// Reason for length: one table.
 #[test]
 fn sidecars() {
     let case = |id, policy, change, expect| Case { id, base: with_sidecars, policy, change, expect };

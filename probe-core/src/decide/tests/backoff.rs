@@ -179,7 +179,9 @@ fn the_state_while_it_waits() {
 
 #[test]
 fn ten_minutes_of_running_reset_it() {
-    for (id, run_s, wait_s, step_s) in [("BO-02", 599, 300, 300), ("BO-03", 601, 0, 10)] {
+    for (id, run_s, wait_s, step_s) in
+        [("BO-02", 599, 300, 300), ("14: exactly ten minutes", 600, 300, 300), ("BO-03", 601, 0, 10)]
+    {
         let mut sim = Sim::new(RestartPolicy::Always, BackoffParams::STANDARD);
         while sim.backoff.wait() != Some(Duration::from_secs(300)) {
             sim.run_and_restart(0, 1);

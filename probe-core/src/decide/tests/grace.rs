@@ -36,6 +36,7 @@ fn which_grace_period_counts() {
         Case { startup_s: Some(10), liveness_s: Some(30), ..case("GRACE-10", 60, StartupProbe, 10) },
         Case { deletion_s: Some(5), liveness_s: Some(9), ..case("13: deletion wins", 60, LivenessProbe, 5) },
         Case { liveness_s: Some(9), ..case("13: only its own probe", 60, StartupProbe, 60) },
+        Case { startup_s: Some(9), ..case("13: only its own probe", 60, LivenessProbe, 60) },
     ];
     for case in cases {
         let Case { pod_s, startup_s, liveness_s, deletion_s, .. } = case;

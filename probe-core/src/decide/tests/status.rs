@@ -227,6 +227,17 @@ fn phases() {
 }
 
 #[test]
+fn a_sidecar_that_starts_again_leaves_the_pod_running() {
+    let side = ContainerSpec { startup: Some(probe()), ..container("side", Role::Sidecar) };
+    let mut world = World::new(pod(Always, vec![side, container("main", Role::Regular)]));
+    world.set(0, running());
+    world.slots[0].startup = Some(ResultState::Unknown);
+    assert_eq!(status(&world).phase, Phase::Pending, "it gates the first start");
+    world.slots[1] = backing_off(1);
+    assert_eq!(status(&world).phase, Phase::Running, "the main container has run");
+}
+
+#[test]
 fn a_finished_phase_stays() {
     let mut world = one(Never);
     world.set(0, exited(1));

@@ -257,6 +257,8 @@ fn redirects() {
         ("HTTP-14", plain, "/new", To("http://10.1.2.3:8080/new", default_lines)),
         ("4.3 relative", plain, "new?a=b#c", To("http://10.1.2.3:8080/new?a=b#c", default_lines)),
         ("4.3 dots", plain, "/a/./b/../c", To("http://10.1.2.3:8080/a/c", default_lines)),
+        ("4.3 dots at the end", plain, "/a/b/..", To("http://10.1.2.3:8080/a/", default_lines)),
+        ("4.3 above the root", plain, "/../..", To("http://10.1.2.3:8080/", default_lines)),
         ("4.3 query only", plain, "?x", To("http://10.1.2.3:8080/health?x", default_lines)),
         ("HTTP-26", plain, "http://10.1.2.3:81/fail", To("http://10.1.2.3:81/fail", port_lines)),
         ("4.3 no port", plain, "http://10.1.2.3/x", To("http://10.1.2.3/x", no_port_lines)),

@@ -53,6 +53,7 @@ fn runnable(kind: ProbeKind) -> GateView {
     view(running_since(NOW_S - 100), kind != Startup)
 }
 
+// Reason for length: one table.
 #[test]
 fn one_run_from_every_state() {
     let cases = [
@@ -189,6 +190,7 @@ fn check(case: &Sequence) {
     }
 }
 
+// Reason for length: one table.
 #[test]
 fn sequences_of_runs() {
     use Op::{E, F, New, S, Started};
