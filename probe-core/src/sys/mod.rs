@@ -1,1 +1,4 @@
-//! Every system call that is not io_uring: spawn, pidfd, cgroups, procfs, clocks.
+//! Every system call that is not io_uring: clocks, spawning, pidfds, cgroups, /proc, locks.
+
+pub mod clock;
+pub mod wake;

@@ -1,0 +1,42 @@
+//! The clocks of the machine. Nothing else in defib reads one: time is a value that is passed down.
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::model::time::{Mono, Now, Wall};
+
+const NS_PER_S: i64 = 1_000_000_000;
+
+/// Both clocks, read one after the other (vDSO, no system call).
+pub fn now() -> Now {
+    Now { mono: mono(), wall: wall() }
+}
+
+/// CLOCK_MONOTONIC: for deadlines and durations.
+pub fn mono() -> Mono {
+    let ns = read_ns(ClockId::Monotonic);
+    Mono::from_ns(u64::try_from(ns).unwrap_or(0))
+}
+
+/// CLOCK_REALTIME: for showing to people.
+pub fn wall() -> Wall {
+    Wall::from_ns(read_ns(ClockId::Realtime))
+}
+
+fn read_ns(clock: ClockId) -> i64 {
+    let time = clock_gettime(clock);
+    time.tv_sec.saturating_mul(NS_PER_S).saturating_add(i64::from(time.tv_nsec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_go_forward() {
+        let first = now();
+        let second = now();
+        assert!(second.mono >= first.mono);
+        assert!(first.mono > Mono::ZERO);
+        assert!(first.wall.as_s() > 1_700_000_000, "the machine's date is {:?}", first.wall);
+    }
+}
