@@ -1,1 +1,22 @@
 //! The probe engine: one shard per thread, one ring per shard.
+//!
+//! A shard owns the ticker of every probe that executors have armed and turns due probes into outcomes. It
+//! never decides: thresholds and restarts are the executor's. Everything that takes time goes over its
+//! [`crate::ring::Ring`]; deadlines are timers of its own, and completions are taken before any of them is
+//! judged, so that a reply that is there is never a timeout.
+
+mod http;
+mod io;
+mod once;
+mod run;
+mod shard;
+mod stats;
+mod targets;
+mod text;
+mod wheel;
+
+#[cfg(test)]
+mod tests;
+
+pub use shard::Shard;
+pub use stats::{Counters, LATE_START, Stats};

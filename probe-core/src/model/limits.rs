@@ -16,6 +16,10 @@ pub const PROBE_ATTEMPTS: u32 = 3;
 pub const HTTP_REQUESTS_MAX: u32 = 10;
 /// Probe runs in flight per engine shard. A run that waits for a slot is late, not failed.
 pub const ENGINE_SLOTS_DEFAULT: u32 = 1_024;
+/// One-shot probes (hooks, `defib probe`) that one engine shard holds at a time; further ones err at once.
+pub const ENGINE_ONCES_MAX: usize = 1_024;
+/// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.
+pub const RING_PASSES_MAX: u32 = 4_096;
 /// Receive buffer of a slot: the largest response head, and the window the body is drained through.
 pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.

@@ -1,6 +1,11 @@
 //! HTTP/1.1 as bytes: the request that a probe sends, and the answer read in place (RFC 9112).
 
+mod answer;
+mod body;
+
 use bytes::{BufMut, Bytes, BytesMut};
+
+pub use answer::{Answer, AnswerError, Ending, Head, HeadError, Progress, Quoted};
 
 /// Serialises one GET request: the request line, then `headers` exactly as given (names, order and
 /// repetitions), then the empty line. Which headers a probe sends is decided by `wire::headers`;

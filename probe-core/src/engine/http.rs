@@ -1,0 +1,151 @@
+//! The HTTP part of a run: reading the answer, its verdict, and redirects (kubelet-semantics 4.3, 4.4).
+
+use super::io::Io;
+use super::run::{Effects, Run, Then, Winding};
+use super::text;
+use crate::decide::target::{Follow, follow};
+use crate::model::limits::{HTTP_REQUESTS_MAX, SLOT_BUFFER_BYTES};
+use crate::model::probe::{Target, Verdict};
+use crate::model::time::Mono;
+use crate::ring::{Errno, Op, Ring};
+use crate::wire::http1::{AnswerError, Ending, Head, Progress};
+
+/// Statuses that redirect when they come with a Location.
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+impl Run {
+    /// A receive has ended.
+    pub(super) fn received<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        result: Result<u32, Errno>,
+        effects: &mut Effects,
+    ) {
+        match result {
+            Ok(0) => match self.answer.end(io.ring.answer(self.slot)) {
+                Ok(_) => {
+                    self.judge(io, now, effects);
+                    self.wind_down(io, now, Winding::Cancelled, effects);
+                }
+                Err(error) => self.unreadable(io, now, &error, effects),
+            },
+            Ok(_) => {
+                self.phases.first_byte = self.phases.first_byte.or(Some(now));
+                self.read(io, now, effects);
+            }
+            Err(errno) => self.read_failed(io, now, errno, effects),
+        }
+    }
+
+    /// Goes through what has come.
+    fn read<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        loop {
+            let data = io.ring.answer(self.slot);
+            let room = SLOT_BUFFER_BYTES - data.len();
+            let keep = (300..400).contains(&self.status).then_some(&mut self.kept);
+            match self.answer.read(data, room, keep) {
+                Ok(Progress::More { used }) => {
+                    io.ring.drop_answer(self.slot, used);
+                    return self.push_on_open(io, Op::Recv);
+                }
+                Ok(Progress::Head { used, head }) => {
+                    io.ring.drop_answer(self.slot, used);
+                    if self.redirect(io, now, head, effects) {
+                        return;
+                    }
+                }
+                Ok(Progress::Done(ending)) => {
+                    self.judge(io, now, effects);
+                    return match ending {
+                        Ending::Complete => self.wait_for_fin(io, now),
+                        Ending::LimitReached => self.wind_down(io, now, Winding::Cancelled, effects),
+                    };
+                }
+                Err(error) => return self.unreadable(io, now, &error, effects),
+            }
+        }
+    }
+
+    /// Notes the head. True when it leads elsewhere, so that its body does not matter.
+    fn redirect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, head: Head, effects: &mut Effects) -> bool {
+        self.status = head.status;
+        self.kept.clear();
+        let (Some(location), Target::Http(first), Some(current)) =
+            (head.location, &*self.target, self.request())
+        else {
+            return false;
+        };
+        if !REDIRECTS.contains(&head.status) {
+            return false;
+        }
+        match follow(first, current, &location) {
+            Follow::NotFollowed => false,
+            Follow::Next(_) if self.requests >= HTTP_REQUESTS_MAX => {
+                let text = text::get(&location, format_args!("stopped after {HTTP_REQUESTS_MAX} redirects"));
+                self.finish(io, now, Verdict::Failure, text, effects);
+                self.wait_for_fin(io, now);
+                true
+            }
+            Follow::Next(next) => {
+                self.hop = Some(next);
+                self.then = Then::NextHop;
+                self.wait_for_fin(io, now);
+                true
+            }
+            Follow::Failed(text) => {
+                self.finish(io, now, Verdict::Failure, text.into(), effects);
+                self.wait_for_fin(io, now);
+                true
+            }
+        }
+    }
+
+    /// The answer is in: its status decides.
+    fn judge<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        match self.status {
+            200..=299 => self.succeed(io, now, effects),
+            300..=399 => {
+                let body = String::from_utf8_lossy(&self.kept);
+                let text = format!("Probe terminated redirects, Response body: {body}");
+                self.finish(io, now, Verdict::Warning, text, effects);
+            }
+            status => {
+                let text = format!("HTTP probe failed with statuscode: {status}");
+                self.finish(io, now, Verdict::Failure, text, effects);
+            }
+        }
+    }
+
+    /// What has come is no answer.
+    fn unreadable<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, error: &AnswerError, effects: &mut Effects) {
+        match error {
+            AnswerError::Empty | AnswerError::Head(_) => {
+                let text = self.in_context(error.to_string());
+                self.finish(io, now, Verdict::Failure, text, effects);
+            }
+            AnswerError::Body(text) => {
+                self.finish(io, now, Verdict::Errored, (*text).to_owned(), effects);
+            }
+        }
+        self.wind_down(io, now, Winding::Cancelled, effects);
+    }
+
+    /// The connection broke while an answer was awaited or read.
+    fn read_failed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, errno: Errno, effects: &mut Effects) {
+        if let Some(peer) = self.peer() {
+            let text = text::transfer("read", io.ring.local_addr(self.slot), peer, errno);
+            if self.answer.in_body() {
+                self.finish(io, now, Verdict::Errored, text, effects);
+            } else if io.ring.answer(self.slot).is_empty() {
+                let text = self.in_context(text);
+                self.finish(io, now, Verdict::Failure, text, effects);
+            } else {
+                let text = format!("net/http: HTTP/1.x transport connection broken: {text}");
+                let text = self.in_context(text);
+                self.finish(io, now, Verdict::Failure, text, effects);
+            }
+        }
+        self.wind_down(io, now, Winding::Cancelled, effects);
+    }
+}

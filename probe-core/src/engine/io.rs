@@ -1,0 +1,107 @@
+//! What the runs of a shard share: the ring, the timers, and what did not fit into the queue.
+
+use std::collections::VecDeque;
+
+use super::stats::Counters;
+use super::wheel::Wheel;
+use crate::model::id::ProbeKey;
+use crate::model::probe::Verdict;
+use crate::ring::{Errno, Op, OpKind, Refused, Ring, Slot};
+
+/// Why a shard wakes by itself.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// The next tick of a probe.
+    Due(ProbeKey),
+    /// The timeout of a run.
+    Deadline(Slot),
+    /// The end of the wait for the server's FIN, or the time to cancel once more.
+    Closing(Slot),
+}
+
+pub struct Io<R> {
+    pub ring: R,
+    pub wheel: Wheel<Timer>,
+    pub counters: Counters,
+    /// Runs that wait for the address of a host name.
+    pub resolving: u32,
+    /// Operations that the queue had no room for, in their order.
+    backlog: VecDeque<(Slot, Op)>,
+}
+
+/// No socket could be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoSocket {
+    pub call: &'static str,
+    pub errno: Errno,
+}
+
+impl NoSocket {
+    /// A family that this host does not speak fails as it does for kubelet; our own lack of descriptors or
+    /// memory says nothing about the target.
+    pub fn verdict(self) -> Verdict {
+        if self.errno == Errno::AFNOSUPPORT { Verdict::Failure } else { Verdict::Errored }
+    }
+}
+
+impl<R: Ring> Io<R> {
+    pub fn new(ring: R) -> Io<R> {
+        Io {
+            ring,
+            wheel: Wheel::new(),
+            counters: Counters::default(),
+            resolving: 0,
+            backlog: VecDeque::new(),
+        }
+    }
+
+    /// Queues an operation; one that does not fit now is pushed with the next turn.
+    pub fn push(&mut self, slot: Slot, op: Op) -> Result<(), NoSocket> {
+        match self.ring.push(slot, op) {
+            Ok(()) => Ok(()),
+            Err(Refused::Full(op)) => {
+                self.counters.queue_full += 1;
+                self.backlog.push_back((slot, op));
+                Ok(())
+            }
+            Err(Refused::Socket { call, errno }) => Err(NoSocket { call, errno }),
+        }
+    }
+
+    /// Pushes what had no room. The slots whose connection could not be begun come back.
+    pub fn flush(&mut self) -> Vec<(Slot, NoSocket)> {
+        let mut failed = Vec::new();
+        while let Some((slot, op)) = self.backlog.pop_front() {
+            match self.ring.push(slot, op) {
+                Ok(()) => {}
+                Err(Refused::Full(op)) => {
+                    self.backlog.push_front((slot, op));
+                    break;
+                }
+                Err(Refused::Socket { call, errno }) => failed.push((slot, NoSocket { call, errno })),
+            }
+        }
+        failed
+    }
+
+    /// Whether operations wait for room.
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Takes back what of the slot has not reached the queue.
+    pub fn withdraw(&mut self, slot: Slot) {
+        self.backlog.retain(|(other, _)| *other != slot);
+    }
+
+    /// A cancel is in flight or about to be.
+    pub fn is_cancelling(&self, slot: Slot) -> bool {
+        self.ring.in_flight(slot).has(OpKind::Cancel)
+            || self.backlog.iter().any(|(other, op)| *other == slot && *op == Op::Cancel)
+    }
+
+    /// Nothing of the slot is in flight or about to be.
+    pub fn is_quiet(&self, slot: Slot) -> bool {
+        self.ring.in_flight(slot).is_empty() && !self.backlog.iter().any(|(other, _)| *other == slot)
+    }
+}

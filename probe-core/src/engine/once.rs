@@ -1,0 +1,72 @@
+//! One-shot probes: lifecycle hooks and `defib probe`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::targets::Job;
+use crate::model::id::Ticket;
+use crate::model::limits::ENGINE_ONCES_MAX;
+use crate::model::probe::Target;
+use crate::model::time::Mono;
+use crate::ring::Slot;
+
+/// One run outside any schedule.
+pub struct Once {
+    pub ticket: Ticket,
+    pub target: Arc<Target>,
+    pub timeout: Duration,
+    pub due: Mono,
+    /// Where it runs; None while it waits.
+    pub slot: Option<Slot>,
+}
+
+/// The one-shot probes of a shard that have no answer yet.
+#[derive(Default)]
+pub struct Onces {
+    entries: Vec<(u32, Option<Once>)>,
+}
+
+impl Onces {
+    /// Takes one in; None when there are too many.
+    pub fn add(&mut self, once: Once) -> Option<Job> {
+        let place = match self.entries.iter().position(|(_, entry)| entry.is_none()) {
+            Some(place) => place,
+            None if self.entries.len() < ENGINE_ONCES_MAX => {
+                self.entries.push((0, None));
+                self.entries.len() - 1
+            }
+            None => return None,
+        };
+        let (generation, entry) = &mut self.entries[place];
+        *entry = Some(once);
+        Some(Job::Once { index: place as u32, generation: *generation })
+    }
+
+    pub fn get_mut(&mut self, job: Job) -> Option<&mut Once> {
+        let Job::Once { index, generation } = job else { return None };
+        let (current, entry) = self.entries.get_mut(index as usize)?;
+        entry.as_mut().filter(|_| *current == generation)
+    }
+
+    /// Takes one out because it has its answer, or nobody waits for one.
+    pub fn take(&mut self, job: Job) -> Option<Ticket> {
+        let Job::Once { index, generation } = job else { return None };
+        let (current, entry) = self.entries.get_mut(index as usize)?;
+        if *current != generation {
+            return None;
+        }
+        let once = entry.take()?;
+        *current = current.wrapping_add(1);
+        Some(once.ticket)
+    }
+
+    /// Takes all out.
+    pub fn drain(&mut self) -> Vec<(Ticket, Option<Slot>)> {
+        let taken = self.entries.iter_mut().filter_map(|(generation, entry)| {
+            let once = entry.take()?;
+            *generation = generation.wrapping_add(1);
+            Some((once.ticket, once.slot))
+        });
+        taken.collect()
+    }
+}

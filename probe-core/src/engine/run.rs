@@ -1,0 +1,558 @@
+//! One run of one probe on a slot of the ring, from connect to the end of the connection.
+//!
+//! ```text
+//! Resolving ─► Working ─► FinWait ─► Winding ─► Disconnecting ─► free, the next hop, or the next attempt
+//!                 └──────────┴──────────^
+//! ```
+//!
+//! The outcome is reported as soon as it is known; what follows is tidying up, which the probe's ticker does
+//! not wait for. Nothing is disconnected while the kernel holds anything of the slot.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::io::{Io, NoSocket, Timer};
+use super::targets::Job;
+use super::text;
+use super::wheel::TimerId;
+use crate::model::limits::{FIN_WAIT, PROBE_ATTEMPTS};
+use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
+use crate::model::time::Mono;
+use crate::ring::{Completion, Errno, Op, OpKind, Opening, Ring, Slot};
+use crate::wire::http1::Answer;
+
+/// How long until a cancel that found nothing is repeated.
+const CANCEL_AGAIN: Duration = Duration::from_millis(1);
+
+/// A run holds its slot from start to end.
+pub struct Run {
+    pub(super) slot: Slot,
+    /// Who gets the outcome; None when it was reported or nobody wants it any more.
+    pub(super) owner: Option<Job>,
+    pub(super) target: Arc<Target>,
+    /// The request that a redirect has led to.
+    pub(super) hop: Option<Box<HttpTarget>>,
+    pace: Pace,
+    timeout: Duration,
+    pub(super) stage: Stage,
+    attempt: u32,
+    /// HTTP requests made in this attempt.
+    pub(super) requests: u32,
+    ip: Option<IpAddr>,
+    reached: Reached,
+    /// Bytes of the request that were sent.
+    sent: usize,
+    pub(super) answer: Answer,
+    pub(super) status: u16,
+    /// Body of an answer that is shown to people (3xx); empty and unallocated for all others.
+    pub(super) kept: Vec<u8>,
+    pub(super) phases: Phases,
+    deadline: Option<TimerId>,
+    closing: Option<TimerId>,
+    pub(super) then: Then,
+}
+
+/// Whether the steps of a run are submitted at once or one after the other.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// One linked submission: the cheapest. Errored attempts are repeated.
+    Chained,
+    /// Each step by itself, so that each phase has its exact time. One attempt.
+    Stepped,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Stage {
+    Resolving,
+    Working,
+    /// The answer is complete; a server that closes in order shall not see a reset.
+    FinWait,
+    /// Waiting until nothing is in flight.
+    Winding(Winding),
+    Disconnecting,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Winding {
+    /// What is left ends by itself: the links of a failed connect.
+    ByItself,
+    Cancelled,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Reached {
+    Nothing,
+    Connected,
+}
+
+/// What comes when the connection has ended.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Then {
+    Free,
+    NextHop,
+    NextAttempt,
+}
+
+/// What a step of a run means for the shard.
+#[derive(Default)]
+pub struct Effects {
+    pub report: Option<(Job, RunResult)>,
+    /// This host name is wanted as an address.
+    pub resolve: Option<Box<str>>,
+    /// The slot may be released.
+    pub is_free: bool,
+}
+
+/// What a run needs to begin.
+pub struct Start {
+    pub slot: Slot,
+    pub owner: Job,
+    pub target: Arc<Target>,
+    pub pace: Pace,
+    pub due: Mono,
+    pub timeout: Duration,
+}
+
+impl Run {
+    /// Begins the first attempt.
+    pub fn start<R: Ring>(start: Start, io: &mut Io<R>, now: Mono, effects: &mut Effects) -> Run {
+        let mut run = Run {
+            slot: start.slot,
+            owner: Some(start.owner),
+            target: start.target,
+            hop: None,
+            pace: start.pace,
+            timeout: start.timeout,
+            stage: Stage::Working,
+            attempt: 0,
+            requests: 0,
+            ip: None,
+            reached: Reached::Nothing,
+            sent: 0,
+            answer: Answer::new(),
+            status: 0,
+            kept: Vec::new(),
+            phases: Phases { due: start.due, ..Phases::default() },
+            deadline: None,
+            closing: None,
+            then: Then::Free,
+        };
+        run.start_attempt(io, now, effects);
+        run
+    }
+
+    fn start_attempt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.attempt += 1;
+        self.requests = 0;
+        self.hop = None;
+        self.phases = Phases { due: self.phases.due, ..Phases::default() };
+        self.deadline = Some(io.wheel.insert(now.after(self.timeout), Timer::Deadline(self.slot)));
+        match self.host() {
+            Some(Host::Ip(ip)) => {
+                self.ip = Some(*ip);
+                self.connect(io, now, effects);
+            }
+            Some(Host::Name(name)) => {
+                effects.resolve = Some(name.clone());
+                self.stage = Stage::Resolving;
+                io.resolving += 1;
+            }
+            None => {
+                self.finish(io, now, Verdict::Errored, "not a network probe".to_owned(), effects);
+                self.ended(io, now, effects);
+            }
+        }
+    }
+
+    /// The answer to [`Effects::resolve`].
+    pub fn resolved<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        addr: Result<IpAddr, Box<str>>,
+        effects: &mut Effects,
+    ) {
+        if self.stage != Stage::Resolving {
+            return;
+        }
+        io.resolving -= 1;
+        self.stage = Stage::Working;
+        match addr {
+            Ok(ip) => {
+                self.ip = Some(ip);
+                self.phases.resolved = Some(now);
+                self.connect(io, now, effects);
+            }
+            Err(error) => {
+                let text = self.in_context(text::lookup(&error));
+                self.finish(io, now, Verdict::Failure, text, effects);
+                self.ended(io, now, effects);
+            }
+        }
+    }
+
+    /// Begins a connection: of a probe, or of a hop.
+    fn connect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        let Some(to) = self.peer() else { return };
+        self.stage = Stage::Working;
+        self.then = Then::Free;
+        self.reached = Reached::Nothing;
+        self.sent = 0;
+        self.answer = Answer::new();
+        self.requests += 1;
+        self.phases.submitted = self.phases.submitted.or(Some(now));
+        let op = match (self.request(), self.pace) {
+            (Some(request), Pace::Chained) => Op::Exchange { to, request: request.request.clone() },
+            (Some(_), Pace::Stepped) => Op::Connect { to, opening: Opening::ClientSpeaks },
+            (None, _) => Op::Connect { to, opening: Opening::Bare },
+        };
+        if let Err(error) = io.push(self.slot, op) {
+            self.no_socket(io, now, error, effects);
+        }
+    }
+
+    /// The connection could not even be begun.
+    pub fn no_socket<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, error: NoSocket, effects: &mut Effects) {
+        if let Some(peer) = self.peer() {
+            let text = self.in_context(text::socket(peer, error.call, error.errno));
+            self.finish(io, now, error.verdict(), text, effects);
+        }
+        self.ended(io, now, effects);
+    }
+
+    /// An operation of this run has ended.
+    pub fn completed<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        completion: Completion,
+        effects: &mut Effects,
+    ) {
+        let Completion { kind, result, .. } = completion;
+        match self.stage {
+            Stage::Resolving => {}
+            Stage::Working => match kind {
+                OpKind::Connect => self.connected(io, now, result, effects),
+                OpKind::Send => self.sent(io, now, result, effects),
+                OpKind::Recv => self.received(io, now, result, effects),
+                OpKind::Disconnect | OpKind::Cancel => {}
+            },
+            Stage::FinWait => self.fin_wait(io, now, kind, result, effects),
+            Stage::Winding(winding) => self.winding(io, now, kind, winding, effects),
+            Stage::Disconnecting => {
+                if kind == OpKind::Disconnect {
+                    if result.is_err() {
+                        io.ring.replace_socket(self.slot);
+                        io.counters.replaced_sockets += 1;
+                    }
+                    self.ended(io, now, effects);
+                }
+            }
+        }
+    }
+
+    fn connected<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        result: Result<u32, Errno>,
+        effects: &mut Effects,
+    ) {
+        if let Err(errno) = result {
+            if let Some(peer) = self.peer() {
+                let text = self.in_context(text::connect(peer, errno));
+                self.finish(io, now, Verdict::Failure, text, effects);
+            }
+            return self.wind_down(io, now, Winding::ByItself, effects);
+        }
+        self.reached = Reached::Connected;
+        self.phases.connected = Some(now);
+        let Some(request) = self.request() else {
+            self.succeed(io, now, effects);
+            return self.wind_down(io, now, Winding::Cancelled, effects);
+        };
+        if self.pace == Pace::Stepped {
+            let request = request.request.clone();
+            self.push_on_open(io, Op::Send { request, from: 0 });
+        }
+    }
+
+    fn sent<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        result: Result<u32, Errno>,
+        effects: &mut Effects,
+    ) {
+        let Some(request) = self.request().map(|current| current.request.clone()) else { return };
+        match result {
+            Ok(count) => {
+                self.sent += count as usize;
+                if self.sent < request.len() {
+                    return self.push_on_open(io, Op::Send { request, from: self.sent });
+                }
+                self.phases.sent = Some(now);
+            }
+            // The server may have answered before it closed: read first, then judge.
+            Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(errno) => {
+                if let Some(peer) = self.peer() {
+                    let local = io.ring.local_addr(self.slot);
+                    let text = self.in_context(text::transfer("write", local, peer, errno));
+                    self.finish(io, now, Verdict::Failure, text, effects);
+                }
+                return self.wind_down(io, now, Winding::Cancelled, effects);
+            }
+        }
+        if self.pace == Pace::Stepped {
+            self.push_on_open(io, Op::Recv);
+        }
+    }
+
+    fn fin_wait<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        kind: OpKind,
+        result: Result<u32, Errno>,
+        effects: &mut Effects,
+    ) {
+        if kind != OpKind::Recv {
+            return;
+        }
+        if matches!(result, Ok(1..)) {
+            // Nobody wants these bytes; the timer ends the wait for a server that never stops.
+            let len = io.ring.answer(self.slot).len();
+            io.ring.drop_answer(self.slot, len);
+            return self.push_on_open(io, Op::Recv);
+        }
+        self.wind_down(io, now, Winding::Cancelled, effects);
+    }
+
+    fn winding<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        kind: OpKind,
+        winding: Winding,
+        effects: &mut Effects,
+    ) {
+        if io.is_quiet(self.slot) {
+            return self.disconnect(io, now, effects);
+        }
+        if winding == Winding::ByItself || io.is_cancelling(self.slot) {
+            return;
+        }
+        if kind == OpKind::Cancel {
+            // What it found ends in a moment; what it did not find is looked for again.
+            self.set_closing(io, now.after(CANCEL_AGAIN));
+        } else {
+            // The end of one operation may have started the next one of the chain.
+            self.push_on_open(io, Op::Cancel);
+        }
+    }
+
+    /// The wait for the FIN is over, or a cancel is to be repeated.
+    pub fn closing_due<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.closing = None;
+        match self.stage {
+            Stage::FinWait => self.wind_down(io, now, Winding::Cancelled, effects),
+            Stage::Winding(_) if !io.is_cancelling(self.slot) => {
+                self.push_on_open(io, Op::Cancel);
+            }
+            Stage::Winding(_) | Stage::Resolving | Stage::Working | Stage::Disconnecting => {}
+        }
+    }
+
+    /// The timeout of the attempt has passed, and no completion was there before it.
+    pub fn timed_out<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.deadline = None;
+        let was = self.stage;
+        let (verdict, text) = self.timeout_outcome();
+        self.finish(io, now, verdict, text, effects);
+        match was {
+            Stage::Resolving => {
+                io.resolving -= 1;
+                self.ended(io, now, effects);
+            }
+            Stage::Working | Stage::FinWait => self.wind_down(io, now, Winding::Cancelled, effects),
+            Stage::Winding(_) | Stage::Disconnecting => {}
+        }
+    }
+
+    fn timeout_outcome(&self) -> (Verdict, String) {
+        let dial = match (self.stage, self.host(), self.peer()) {
+            (Stage::Resolving, Some(Host::Name(name)), _) => Some(text::lookup_timeout(name)),
+            (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(peer)),
+            _ => None,
+        };
+        match (self.request(), dial) {
+            (None, dial) => (Verdict::Failure, dial.unwrap_or_default()),
+            (Some(_), None) if self.answer.in_body() && self.then == Then::Free => {
+                (Verdict::Errored, text::BODY_TIMEOUT.to_owned())
+            }
+            (Some(request), Some(dial)) => (Verdict::Failure, text::get_dial_timeout(&request.url, &dial)),
+            (Some(request), None) => (Verdict::Failure, text::get_timeout(&request.url)),
+        }
+    }
+
+    /// Nobody wants the outcome any more: end as soon as the kernel allows.
+    pub fn abandon<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.owner = None;
+        self.then = Then::Free;
+        if let Some(id) = self.deadline.take() {
+            io.wheel.cancel(id);
+        }
+        match self.stage {
+            Stage::Resolving => {
+                io.resolving -= 1;
+                self.stage = Stage::Working;
+                self.ended(io, now, effects);
+            }
+            Stage::Working | Stage::FinWait => self.wind_down(io, now, Winding::Cancelled, effects),
+            Stage::Winding(_) | Stage::Disconnecting => {}
+        }
+    }
+
+    pub(super) fn succeed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.report(io, now, Verdict::Success, None, effects);
+    }
+
+    /// The attempt has come to an outcome with a text. An errored one is repeated while attempts are left.
+    pub(super) fn finish<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        verdict: Verdict,
+        text: String,
+        effects: &mut Effects,
+    ) {
+        let may_repeat = self.pace == Pace::Chained && self.attempt < PROBE_ATTEMPTS;
+        if verdict == Verdict::Errored && may_repeat {
+            io.counters.repeated += 1;
+            if let Some(id) = self.deadline.take() {
+                io.wheel.cancel(id);
+            }
+            self.then = Then::NextAttempt;
+            return;
+        }
+        self.report(io, now, verdict, Some(text.into()), effects);
+    }
+
+    fn report<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        verdict: Verdict,
+        detail: Option<Box<str>>,
+        effects: &mut Effects,
+    ) {
+        if let Some(id) = self.deadline.take() {
+            io.wheel.cancel(id);
+        }
+        self.then = Then::Free;
+        self.phases.done = now;
+        let result = RunResult { verdict, detail, phases: self.phases };
+        effects.report = self.owner.take().map(|owner| (owner, result));
+    }
+
+    /// The answer is complete: give the server a moment to close first.
+    pub(super) fn wait_for_fin<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
+        self.stage = Stage::FinWait;
+        let len = io.ring.answer(self.slot).len();
+        io.ring.drop_answer(self.slot, len);
+        self.set_closing(io, now.after(FIN_WAIT));
+        self.push_on_open(io, Op::Recv);
+    }
+
+    /// Ends what is in flight, then the connection.
+    pub(super) fn wind_down<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        winding: Winding,
+        effects: &mut Effects,
+    ) {
+        io.withdraw(self.slot);
+        self.stage = Stage::Winding(winding);
+        if io.is_quiet(self.slot) {
+            return self.disconnect(io, now, effects);
+        }
+        if winding == Winding::Cancelled {
+            self.push_on_open(io, Op::Cancel);
+        }
+    }
+
+    fn disconnect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.clear_closing(io);
+        self.stage = Stage::Disconnecting;
+        if !io.ring.is_connected(self.slot) {
+            return self.ended(io, now, effects);
+        }
+        self.push_on_open(io, Op::Disconnect);
+    }
+
+    /// The slot holds no connection any more.
+    fn ended<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.clear_closing(io);
+        match self.then {
+            Then::Free => effects.is_free = true,
+            Then::NextHop => self.connect(io, now, effects),
+            Then::NextAttempt => self.start_attempt(io, now, effects),
+        }
+    }
+
+    /// Pushes an operation on the slot's own socket, for which no new one is needed.
+    pub(super) fn push_on_open<R: Ring>(&mut self, io: &mut Io<R>, op: Op) {
+        let pushed = io.push(self.slot, op);
+        debug_assert_eq!(pushed, Ok(()), "only a connect makes sockets");
+    }
+
+    fn set_closing<R: Ring>(&mut self, io: &mut Io<R>, at: Mono) {
+        self.clear_closing(io);
+        self.closing = Some(io.wheel.insert(at, Timer::Closing(self.slot)));
+    }
+
+    fn clear_closing<R: Ring>(&mut self, io: &mut Io<R>) {
+        if let Some(id) = self.closing.take() {
+            io.wheel.cancel(id);
+        }
+    }
+
+    /// The request of this connection; None for a TCP probe.
+    pub(super) fn request(&self) -> Option<&HttpTarget> {
+        match (&self.hop, &*self.target) {
+            (Some(hop), _) => Some(hop),
+            (None, Target::Http(http)) => Some(http),
+            (None, Target::Tcp(_) | Target::Exec | Target::Broken { .. }) => None,
+        }
+    }
+
+    fn host(&self) -> Option<&Host> {
+        match &*self.target {
+            Target::Http(http) => Some(&http.host),
+            Target::Tcp(tcp) => Some(&tcp.host),
+            Target::Exec | Target::Broken { .. } => None,
+        }
+    }
+
+    /// Where this connection goes. A redirect keeps the host, so it keeps the address too.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        let port = match (&self.hop, &*self.target) {
+            (Some(hop), _) => hop.port,
+            (None, Target::Http(http)) => http.port,
+            (None, Target::Tcp(tcp)) => tcp.port,
+            (None, Target::Exec | Target::Broken { .. }) => return None,
+        };
+        Some(SocketAddr::new(self.ip?, port))
+    }
+
+    /// An error text as it stands in the event: a GET names its URL.
+    pub(super) fn in_context(&self, text: String) -> String {
+        match self.request() {
+            Some(request) => text::get(&request.url, text),
+            None => text,
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! A shard of the engine: the tickers of many probes and their runs on one ring.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::io::{Io, Timer};
+use super::once::{Once, Onces};
+use super::run::{Effects, Pace, Run, Start};
+use super::stats::{self, Counters, LATE_START, Stats};
+use super::targets::{Job, State, Targets};
+use crate::model::id::{ProbeKey, Ticket};
+use crate::model::probe::{Arm, Host, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
+use crate::model::time::{Mono, Now};
+use crate::ring::{Completion, Ring, Slot};
+
+/// While operations wait for room in the queue, the next turn comes after this.
+const BACKLOG_WAKE: Duration = Duration::from_micros(50);
+
+/// One engine shard as a value: [`Shard::turn`] is all it does. A thread ([`super::run`]) or a simulation
+/// calls it.
+pub struct Shard<R> {
+    io: Io<R>,
+    targets: Targets,
+    onces: Onces,
+    /// The run on each slot.
+    runs: Vec<Option<Run>>,
+    /// Due, waiting for a slot, in the order in which they came.
+    waiting: VecDeque<Job>,
+    /// The same for targets with a host name: at most half of the slots may wait for a resolver.
+    waiting_names: VecDeque<Job>,
+    fired: Vec<Timer>,
+    lateness_us: Histogram<u64>,
+    phase: Phase,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Phase {
+    Serving,
+    Stopping,
+}
+
+impl<R: Ring> Shard<R> {
+    /// A shard without probes on `ring`; as many runs are in flight at once as it has slots.
+    pub fn new(ring: R) -> Shard<R> {
+        let slots = ring.capacity() as usize;
+        Shard {
+            io: Io::new(ring),
+            targets: Targets::default(),
+            onces: Onces::default(),
+            runs: std::iter::repeat_with(|| None).take(slots).collect(),
+            waiting: VecDeque::new(),
+            waiting_names: VecDeque::new(),
+            fired: Vec::new(),
+            lateness_us: stats::lateness_histogram(),
+            phase: Phase::Serving,
+        }
+    }
+
+    /// Takes what the ring has completed, then `inputs`, then the timers that are due at `now`, then starts
+    /// what is due. In this order, so that a reply that is there is never a timeout. `inputs` is empty
+    /// afterwards; outcomes and questions are appended to `out`. Returns when to call again at the latest.
+    pub fn turn(&mut self, now: Now, inputs: &mut Vec<ProbeCmd>, out: &mut Vec<ProbeEvent>) -> Mono {
+        let now = now.mono;
+        while let Some(completion) = self.io.ring.next_completion(now) {
+            self.completed(now, completion, out);
+        }
+        for command in inputs.drain(..) {
+            self.command(now, command, out);
+        }
+        self.expire(now, out);
+        self.start_waiting(now, out);
+        for (slot, error) in self.io.flush() {
+            self.with_run(now, slot, out, |run, io, effects| run.no_socket(io, now, error, effects));
+        }
+        self.next_wake(now)
+    }
+
+    /// Ends everything: probes are forgotten, runs cancelled, one-shot probes answered. Call
+    /// [`Shard::turn`] until [`Shard::is_idle`].
+    pub fn stop(&mut self, now: Now, out: &mut Vec<ProbeEvent>) {
+        self.phase = Phase::Stopping;
+        for key in self.targets.keys() {
+            self.drop_probe(now.mono, key, out);
+        }
+        for (ticket, slot) in self.onces.drain() {
+            out.push(errored(ticket, now.mono, "the probe engine is stopping"));
+            if let Some(slot) = slot {
+                self.abandon(now.mono, slot, out);
+            }
+        }
+    }
+
+    /// Nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.runs.iter().all(Option::is_none)
+    }
+
+    /// What the shard has counted so far. Copies a histogram of some kilobytes.
+    pub fn stats(&self) -> Stats {
+        let counters =
+            Counters { stale_completions: self.io.ring.stale_completions(), ..self.io.counters.clone() };
+        Stats {
+            counters,
+            lateness_us: self.lateness_us.clone(),
+            armed: self.targets.len(),
+            in_flight: self.runs.iter().flatten().count(),
+            waiting: self.waiting.len() + self.waiting_names.len(),
+            timers: self.io.wheel.len(),
+        }
+    }
+
+    pub fn ring(&self) -> &R {
+        &self.io.ring
+    }
+
+    pub fn ring_mut(&mut self) -> &mut R {
+        &mut self.io.ring
+    }
+
+    fn next_wake(&self, now: Mono) -> Mono {
+        let by_timer = self.io.wheel.next_wake();
+        if self.io.has_backlog() { by_timer.min(now.after(BACKLOG_WAKE)) } else { by_timer }
+    }
+
+    fn command(&mut self, now: Mono, command: ProbeCmd, out: &mut Vec<ProbeEvent>) {
+        match command {
+            ProbeCmd::Once { ticket, .. } if self.phase == Phase::Stopping => {
+                out.push(errored(ticket, now, "the probe engine is stopping"));
+            }
+            ProbeCmd::Arm(_) if self.phase == Phase::Stopping => {}
+            ProbeCmd::Arm(arm) => self.arm(now, *arm, out),
+            ProbeCmd::Hold { probe, generation } => {
+                if self.targets.current_mut(probe, generation).is_some() {
+                    self.set_held(now, probe, out);
+                }
+            }
+            ProbeCmd::Trigger { probe, generation } => self.trigger(now, probe, generation, out),
+            ProbeCmd::Drop { probe } => self.drop_probe(now, probe, out),
+            ProbeCmd::ExecDone { probe, generation } => {
+                let entry = self.targets.current_mut(probe, generation);
+                if entry.is_some_and(|entry| entry.state == State::Exec) {
+                    self.tick_on(now, probe, out);
+                }
+            }
+            ProbeCmd::Once { ticket, target, timeout } => self.once(now, ticket, target, timeout, out),
+            ProbeCmd::Resolved { ticket, addr } => self.resolved(now, ticket, addr, out),
+        }
+    }
+
+    fn arm(&mut self, now: Mono, arm: Arm, out: &mut Vec<ProbeEvent>) {
+        let (key, first_due) = (arm.probe, arm.first_due);
+        self.set_held(now, key, out);
+        let entry = self.targets.arm(arm);
+        entry.state = State::Waiting(self.io.wheel.insert(first_due, Timer::Due(key)));
+    }
+
+    fn drop_probe(&mut self, now: Mono, key: ProbeKey, out: &mut Vec<ProbeEvent>) {
+        self.set_held(now, key, out);
+        self.targets.remove(key);
+    }
+
+    /// Stops the ticker and the run in flight.
+    fn set_held(&mut self, now: Mono, key: ProbeKey, out: &mut Vec<ProbeEvent>) {
+        let Some(entry) = self.targets.get_mut(key) else { return };
+        match std::mem::replace(&mut entry.state, State::Held) {
+            State::Waiting(timer) => {
+                self.io.wheel.cancel(timer);
+            }
+            State::Running(slot) => self.abandon(now, slot, out),
+            // A queued job finds its probe held; an exec run is the executor's to stop.
+            State::Queued | State::Exec | State::Held => {}
+        }
+    }
+
+    fn abandon(&mut self, now: Mono, slot: Slot, out: &mut Vec<ProbeEvent>) {
+        self.io.counters.abandoned += 1;
+        self.with_run(now, slot, out, |run, io, effects| run.abandon(io, now, effects));
+    }
+
+    fn trigger(&mut self, now: Mono, key: ProbeKey, generation: u32, out: &mut Vec<ProbeEvent>) {
+        let Some(entry) = self.targets.current_mut(key, generation) else { return };
+        let State::Waiting(timer) = entry.state else { return };
+        self.io.wheel.cancel(timer);
+        entry.restart_ticker(now);
+        self.begin(now, key, out);
+    }
+
+    fn once(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        target: Arc<Target>,
+        timeout: Duration,
+        out: &mut Vec<ProbeEvent>,
+    ) {
+        match &*target {
+            Target::Exec => out.push(errored(ticket, now, "exec probes are run by the container runtime")),
+            Target::Broken { error } => out.push(errored(ticket, now, error)),
+            Target::Http(_) | Target::Tcp(_) => {
+                let is_name = has_name(&target);
+                match self.onces.add(Once { ticket, target, timeout, due: now, slot: None }) {
+                    Some(job) => self.enqueue(job, is_name),
+                    None => out.push(errored(ticket, now, "too many one-shot probes at a time")),
+                }
+            }
+        }
+    }
+
+    fn resolved(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        addr: Result<IpAddr, Box<str>>,
+        out: &mut Vec<ProbeEvent>,
+    ) {
+        let slot = Slot { index: ticket.0 as u32, generation: (ticket.0 >> 32) as u32 };
+        self.with_run(now, slot, out, |run, io, effects| run.resolved(io, now, addr, effects));
+    }
+
+    fn expire(&mut self, now: Mono, out: &mut Vec<ProbeEvent>) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.io.wheel.expire(now, &mut fired);
+        for timer in fired.drain(..) {
+            match timer {
+                Timer::Due(key) => {
+                    if let Some(entry) = self.targets.get_mut(key) {
+                        entry.take_tick(now);
+                        self.begin(now, key, out);
+                    }
+                }
+                Timer::Deadline(slot) => {
+                    self.with_run(now, slot, out, |run, io, effects| run.timed_out(io, now, effects));
+                }
+                Timer::Closing(slot) => {
+                    self.with_run(now, slot, out, |run, io, effects| run.closing_due(io, now, effects));
+                }
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// A run of the probe is due.
+    fn begin(&mut self, now: Mono, key: ProbeKey, out: &mut Vec<ProbeEvent>) {
+        let Some(entry) = self.targets.get_mut(key) else { return };
+        let generation = entry.generation;
+        match &*entry.target {
+            Target::Exec => {
+                entry.state = State::Exec;
+                out.push(ProbeEvent::ExecDue { probe: key, generation, instance: entry.instance });
+            }
+            Target::Broken { error } => {
+                let phases = Phases { due: entry.due, done: now, ..Phases::default() };
+                let detail = Some(error.clone());
+                let result = RunResult { verdict: Verdict::Errored, detail, phases };
+                self.report_probe(now, key, result, out);
+            }
+            Target::Http(_) | Target::Tcp(_) => {
+                entry.state = State::Queued;
+                let is_name = has_name(&entry.target);
+                self.enqueue(Job::Probe { key, generation }, is_name);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, job: Job, is_name: bool) {
+        if is_name { self.waiting_names.push_back(job) } else { self.waiting.push_back(job) }
+    }
+
+    fn start_waiting(&mut self, now: Mono, out: &mut Vec<ProbeEvent>) {
+        let resolving_max = (self.io.ring.capacity() / 2).max(1);
+        while self.io.resolving < resolving_max {
+            let Some(job) = self.waiting_names.pop_front() else { break };
+            if !self.start(now, job, out) {
+                self.waiting_names.push_front(job);
+                break;
+            }
+        }
+        while let Some(job) = self.waiting.pop_front() {
+            if !self.start(now, job, out) {
+                self.waiting.push_front(job);
+                break;
+            }
+        }
+    }
+
+    /// Starts a run; false when no slot is free. A job that nobody wants any more counts as started.
+    fn start(&mut self, now: Mono, job: Job, out: &mut Vec<ProbeEvent>) -> bool {
+        let wanted = match job {
+            Job::Probe { key, generation } => self
+                .targets
+                .current_mut(key, generation)
+                .filter(|entry| entry.state == State::Queued)
+                .map(|entry| (entry.target.clone(), Pace::Chained, entry.due, entry.timeout)),
+            Job::Once { .. } => self
+                .onces
+                .get_mut(job)
+                .map(|once| (once.target.clone(), Pace::Stepped, once.due, once.timeout)),
+        };
+        let Some((target, pace, due, timeout)) = wanted else { return true };
+        let Some(slot) = self.io.ring.acquire() else { return false };
+        match job {
+            Job::Probe { key, generation } => {
+                if let Some(entry) = self.targets.current_mut(key, generation) {
+                    entry.state = State::Running(slot);
+                }
+            }
+            Job::Once { .. } => {
+                if let Some(once) = self.onces.get_mut(job) {
+                    once.slot = Some(slot);
+                }
+            }
+        }
+        let lateness = now.since(due);
+        stats::record(&mut self.lateness_us, lateness);
+        self.io.counters.late_starts += u64::from(lateness > LATE_START);
+        let mut effects = Effects::default();
+        let start = Start { slot, owner: job, target, pace, due, timeout };
+        let run = Run::start(start, &mut self.io, now, &mut effects);
+        self.runs[slot.at()] = Some(run);
+        self.apply(now, slot, effects, out);
+        true
+    }
+
+    fn completed(&mut self, now: Mono, completion: Completion, out: &mut Vec<ProbeEvent>) {
+        let slot = completion.slot;
+        self.with_run(now, slot, out, |run, io, effects| run.completed(io, now, completion, effects));
+    }
+
+    /// Lets the run on this slot take a step, if it is still that run.
+    fn with_run(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        out: &mut Vec<ProbeEvent>,
+        step: impl FnOnce(&mut Run, &mut Io<R>, &mut Effects),
+    ) {
+        let run = self.runs.get_mut(slot.at()).and_then(Option::as_mut).filter(|run| run.slot == slot);
+        let Some(run) = run else { return };
+        let mut effects = Effects::default();
+        step(run, &mut self.io, &mut effects);
+        self.apply(now, slot, effects, out);
+    }
+
+    fn apply(&mut self, now: Mono, slot: Slot, effects: Effects, out: &mut Vec<ProbeEvent>) {
+        if effects.is_free {
+            self.runs[slot.at()] = None;
+            self.io.ring.release(slot);
+        }
+        if let Some(host) = effects.resolve {
+            let ticket = Ticket(u64::from(slot.generation) << 32 | u64::from(slot.index));
+            out.push(ProbeEvent::Resolve { ticket, host });
+        }
+        match effects.report {
+            Some((Job::Probe { key, generation }, result)) => {
+                let entry = self.targets.current_mut(key, generation);
+                if entry.is_some_and(|entry| entry.state == State::Running(slot)) {
+                    self.report_probe(now, key, result, out);
+                }
+            }
+            Some((job @ Job::Once { .. }, outcome)) => {
+                if let Some(ticket) = self.onces.take(job) {
+                    self.io.counters.count(outcome.verdict);
+                    out.push(ProbeEvent::OnceDone { ticket, outcome });
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn report_probe(&mut self, now: Mono, key: ProbeKey, result: RunResult, out: &mut Vec<ProbeEvent>) {
+        self.io.counters.count(result.verdict);
+        if let Some(entry) = self.targets.get_mut(key) {
+            out.extend(entry.fold(key, result).map(ProbeEvent::Outcome));
+        }
+        self.tick_on(now, key, out);
+    }
+
+    /// A run has ended: the next one begins with the next tick, or now when one has come meanwhile.
+    fn tick_on(&mut self, now: Mono, key: ProbeKey, out: &mut Vec<ProbeEvent>) {
+        let Some(entry) = self.targets.get_mut(key) else { return };
+        if entry.take_pending_tick(now) {
+            return self.begin(now, key, out);
+        }
+        entry.state = State::Waiting(self.io.wheel.insert(entry.next_tick(), Timer::Due(key)));
+    }
+}
+
+fn has_name(target: &Target) -> bool {
+    match target {
+        Target::Http(http) => matches!(http.host, Host::Name(_)),
+        Target::Tcp(tcp) => matches!(tcp.host, Host::Name(_)),
+        Target::Exec | Target::Broken { .. } => false,
+    }
+}
+
+fn errored(ticket: Ticket, now: Mono, error: &str) -> ProbeEvent {
+    let phases = Phases { due: now, done: now, ..Phases::default() };
+    let outcome = RunResult { verdict: Verdict::Errored, detail: Some(error.into()), phases };
+    ProbeEvent::OnceDone { ticket, outcome }
+}

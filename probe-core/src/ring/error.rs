@@ -1,0 +1,86 @@
+//! Why a ring cannot be had, and the cure.
+
+use super::Errno;
+
+/// A refused or broken ring. Every text names the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    #[error("{call} (kernel {kernel}): {errno}; {cure}")]
+    Refused { call: &'static str, errno: Errno, kernel: Box<str>, cure: Box<str> },
+    #[error("io_uring of kernel {kernel} lacks {what}; run kernel 5.19 or later (6.1 for full speed)")]
+    Lacks { what: &'static str, kernel: Box<str> },
+    #[error(
+        "RLIMIT_NOFILE is {limit}, too low for {slots} probe slots; raise it (`ulimit -n`, LimitNOFILE= of systemd)"
+    )]
+    Descriptors { limit: u64, slots: u32 },
+    #[error(
+        "a ring for {slots} probe slots needs {needed} completion entries, the kernel gives {given}; use fewer slots"
+    )]
+    TooManySlots { slots: u32, needed: u32, given: u32 },
+    #[error("io_uring_enter: {0}; the engine shard cannot go on, restart the agent")]
+    Enter(Errno),
+}
+
+impl RingError {
+    /// A system call on the way to a ring failed.
+    pub(super) fn refused(call: &'static str, errno: Errno) -> RingError {
+        RingError::Refused { call, errno, kernel: kernel_release(), cure: cure(errno, disabled()).into() }
+    }
+
+    pub(super) fn lacks(what: &'static str) -> RingError {
+        RingError::Lacks { what, kernel: kernel_release() }
+    }
+}
+
+/// `kernel.io_uring_disabled` (6.6): 1 for members of a group only, 2 for nobody.
+fn disabled() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+fn kernel_release() -> Box<str> {
+    rustix::system::uname().release().to_string_lossy().into()
+}
+
+fn cure(errno: Errno, disabled: Option<u32>) -> &'static str {
+    match (errno, disabled) {
+        (Errno::PERM, Some(1)) => {
+            "sysctl kernel.io_uring_disabled is 1: set it to 0, or put the agent into kernel.io_uring_group"
+        }
+        (Errno::PERM, Some(2..)) => "sysctl kernel.io_uring_disabled forbids io_uring: set it to 0",
+        (Errno::PERM | Errno::ACCESS, _) => {
+            "a seccomp profile or security module forbids io_uring (the defaults of Docker and containerd do): \
+             allow io_uring_setup, io_uring_enter and io_uring_register"
+        }
+        (Errno::NOSYS, _) => {
+            "the kernel is built without io_uring or a seccomp profile hides it: allow it, or run kernel 5.19 or later"
+        }
+        (Errno::NOMEM, _) => "not enough memory for the rings: raise RLIMIT_MEMLOCK or use fewer probe slots",
+        (Errno::MFILE | Errno::NFILE, _) => {
+            "no descriptor left: raise RLIMIT_NOFILE or use fewer probe slots"
+        }
+        (Errno::INVAL, _) => "the kernel is too old: run kernel 5.19 or later",
+        _ => "see io_uring_setup(2)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_what_forbids_it() {
+        let cases = [
+            (Errno::PERM, Some(2), "sysctl"),
+            (Errno::PERM, Some(1), "io_uring_group"),
+            (Errno::PERM, Some(0), "seccomp"),
+            (Errno::PERM, None, "seccomp"),
+            (Errno::NOSYS, None, "5.19"),
+            (Errno::NOMEM, Some(0), "RLIMIT_MEMLOCK"),
+        ];
+        for (errno, disabled, word) in cases {
+            assert!(cure(errno, disabled).contains(word), "{errno:?} {disabled:?}");
+        }
+        let text = RingError::refused("io_uring_setup", Errno::NOSYS).to_string();
+        assert!(text.contains("io_uring_setup") && text.contains("kernel "), "{text}");
+    }
+}
