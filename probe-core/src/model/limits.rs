@@ -38,3 +38,21 @@ pub const LOG_FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 pub const LOG_FILES_MAX: u32 = 5;
 /// Smallest grace period that a stop uses (kubelet-semantics 13).
 pub const GRACE_MIN_S: u32 = 2;
+
+/// Tries to make a cgroup below folders that another agent may be removing at this moment.
+pub const CGROUP_MAKE_ATTEMPTS: u32 = 16;
+/// `cgroup.events` read at most; the kernel writes two short lines.
+pub const CGROUP_EVENTS_MAX_BYTES: u64 = 4_096;
+/// Largest description of a process to start: arguments and environment. The kernel's own limit is a quarter
+/// of the stack limit, usually 2 MiB.
+pub const SPAWN_SPEC_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Exec runs at the same time, each with four descriptors; further ones wait.
+pub const EXECS_MAX: usize = 1_024;
+/// How long a start waits for the end of what a killed agent left, before it refuses to start beside it.
+pub const LEFTOVER_WAIT: Duration = Duration::from_secs(10);
+/// Deaths taken from the kernel at once by the sensor.
+pub const SENSOR_BATCH: usize = 256;
+/// How often a log is looked at for rotation, and into how many parts a round is split, so that thousands of
+/// logs cost nothing that shows. The same interval as kubelet's.
+pub const LOG_ROUND: Duration = Duration::from_secs(10);
+pub const LOG_ROUND_PARTS: u32 = 10;

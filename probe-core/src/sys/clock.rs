@@ -24,7 +24,7 @@ pub fn wall() -> Wall {
 
 fn read_ns(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
-    time.tv_sec.saturating_mul(NS_PER_S).saturating_add(i64::from(time.tv_nsec))
+    time.tv_sec.saturating_mul(NS_PER_S).saturating_add(time.tv_nsec)
 }
 
 #[cfg(test)]

@@ -1,0 +1,73 @@
+//! Memory and cpu limits, in the words of either version.
+
+use std::io;
+use std::path::Path;
+
+use super::{CgroupError, write_control};
+
+/// Kubernetes' period, and the smallest quota that the kernel takes, in microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
+const CPU_QUOTA_MIN_US: u64 = 1_000;
+
+/// `resources.limits` of one container; None is no limit.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a core.
+    pub cpu_millicores: Option<u64>,
+}
+
+impl Limits {
+    /// Nothing is limited.
+    pub const NONE: Limits = Limits { memory_bytes: None, cpu_millicores: None };
+}
+
+/// v2: `memory.max` with no swap beside it, and as in Kubernetes an OOM kills the whole container.
+pub(super) fn memory_v2(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
+    set(dir, "memory.max", &bytes.to_string())?;
+    set_if_there(dir, "memory.swap.max", "0")?;
+    set_if_there(dir, "memory.oom.group", "1")
+}
+
+/// v1: memory, then memory and swap together at the same value (the kernel wants this order).
+pub(super) fn memory_v1(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
+    set(dir, "memory.limit_in_bytes", &bytes.to_string())?;
+    set_if_there(dir, "memory.memsw.limit_in_bytes", &bytes.to_string())
+}
+
+pub(super) fn cpu_v2(dir: &Path, millicores: u64) -> Result<(), CgroupError> {
+    set(dir, "cpu.max", &format!("{} {CPU_PERIOD_US}", quota_us(millicores)))
+}
+
+pub(super) fn cpu_v1(dir: &Path, millicores: u64) -> Result<(), CgroupError> {
+    set(dir, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+    set(dir, "cpu.cfs_quota_us", &quota_us(millicores).to_string())
+}
+
+fn quota_us(millicores: u64) -> u64 {
+    (millicores.saturating_mul(CPU_PERIOD_US) / 1_000).max(CPU_QUOTA_MIN_US)
+}
+
+fn set(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
+    write_control("set a limit in", &dir.join(file), value)
+}
+
+/// Swap accounting and OOM groups depend on the kernel's build and age.
+fn set_if_there(dir: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
+    match set(dir, file, value) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas() {
+        for (millicores, expected_us) in [(1_000, 100_000), (250, 25_000), (4_000, 400_000), (1, 1_000)] {
+            assert_eq!(quota_us(millicores), expected_us, "{millicores}m");
+        }
+    }
+}

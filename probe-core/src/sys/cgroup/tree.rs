@@ -1,0 +1,214 @@
+//! Finding the cgroup file systems, and the folders that all agents of a machine share.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+use thiserror::Error;
+
+use super::group::{Group, KillMethod};
+use super::limits::{self, Limits};
+use super::mounts::Mounts;
+use super::{CgroupError, write_control};
+use crate::model::id::PodUid;
+use crate::model::limits::CGROUP_MAKE_ATTEMPTS;
+
+/// Why there are no cgroups for us, as a clause for the start message.
+#[derive(Error, Clone, PartialEq, Eq, Debug)]
+pub enum NoCgroups {
+    #[error(
+        "no cgroup v2 file system is mounted (mount one, or boot with systemd.unified_cgroup_hierarchy=1)"
+    )]
+    NotMounted,
+    #[error("cgroups may not be made below {}: {reason} (run as root, or in a delegated cgroup)", .root.display())]
+    Forbidden { root: PathBuf, reason: String },
+}
+
+/// Where this agent makes cgroups.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tree {
+    /// `<root>` in the v2 tree: its mount point, or our own cgroup when that was delegated to us.
+    root: PathBuf,
+    v1_memory: Option<PathBuf>,
+    v1_cpu: Option<PathBuf>,
+    controllers: Vec<String>,
+    /// The cgroup that the agent was started in.
+    home: Option<PathBuf>,
+    method: KillMethod,
+}
+
+impl Tree {
+    /// Looks at the mounts and tries to make `<root>/defib/pods`.
+    pub fn detect() -> Result<Tree, NoCgroups> {
+        let mounts = Mounts::parse(&read_proc("/proc/self/mountinfo"));
+        let mount = mounts.v2.ok_or(NoCgroups::NotMounted)?;
+        let home = own_v2_path(&read_proc("/proc/self/cgroup"))
+            .map(|path| mount.join(path.trim_start_matches('/')))
+            .filter(|home| home.is_dir());
+        let mut refused = None;
+        for root in [Some(mount), home.clone()].into_iter().flatten() {
+            match try_root(&root) {
+                Ok(()) => {
+                    let method = match root.join("defib/cgroup.kill").exists() {
+                        true => KillMethod::File,
+                        false => KillMethod::Freezer,
+                    };
+                    let writable = |path: &PathBuf| access(path, Access::WRITE_OK).is_ok();
+                    return Ok(Tree {
+                        controllers: words(&root.join("cgroup.controllers")),
+                        root,
+                        v1_memory: mounts.v1_memory.filter(writable),
+                        v1_cpu: mounts.v1_cpu.filter(writable),
+                        home,
+                        method,
+                    });
+                }
+                Err(error) => {
+                    refused.get_or_insert((root, error));
+                }
+            }
+        }
+        Err(refused.map_or(NoCgroups::NotMounted, |(root, error)| NoCgroups::Forbidden {
+            root,
+            reason: error.to_string(),
+        }))
+    }
+
+    /// The same tree with another way to kill, to force the fallback in tests.
+    #[must_use]
+    pub fn with_kill_method(mut self, method: KillMethod) -> Tree {
+        self.method = method;
+        self
+    }
+
+    /// Whether memory limits work here.
+    pub fn limits_memory(&self) -> bool {
+        self.v1_memory.is_some() || self.has_controller("memory")
+    }
+
+    /// Whether cpu limits work here.
+    pub fn limits_cpu(&self) -> bool {
+        self.v1_cpu.is_some() || self.has_controller("cpu")
+    }
+
+    /// Moves this process and its helpers to `<root>/defib/agent`, which several agents may share. On v2 a
+    /// cgroup that passes controllers on must hold no process of its own.
+    pub fn enter_agent_leaf(&self, helpers: &[u32]) -> Result<(), CgroupError> {
+        let leaf = self.root.join("defib/agent");
+        for pid in [0].iter().chain(helpers) {
+            retry_make(&leaf, || write_control("enter", &leaf.join("cgroup.procs"), &pid.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Goes back to the cgroup that the agent was started in and removes the shared folders that are empty.
+    /// Best effort: it is the last thing an agent does.
+    pub fn leave(&self) {
+        if let Some(home) = &self.home {
+            let _stays = write_control("enter", &home.join("cgroup.procs"), "0");
+        }
+        let roots = [Some(&self.root), self.v1_memory.as_ref(), self.v1_cpu.as_ref()];
+        for root in roots.into_iter().flatten() {
+            for folder in ["defib/agent", "defib/pods", "defib"] {
+                let _still_used = fs::remove_dir(root.join(folder));
+            }
+        }
+    }
+
+    /// The group that [`Tree::make`] will make; for a record that is written first.
+    pub fn plan(&self, pod: PodUid, instance: &str, limits: Limits) -> Group {
+        let dir_in = |root: &Path| root.join(format!("defib/pods/pod{pod}")).join(instance);
+        let memory = limits.memory_bytes.and(self.v1_memory.as_deref());
+        let cpu = limits.cpu_millicores.and(self.v1_cpu.as_deref());
+        let mut v1_dirs: Vec<PathBuf> = memory.into_iter().chain(cpu).map(dir_in).collect();
+        // Controllers may be mounted together.
+        v1_dirs.dedup();
+        Group::new(dir_in(&self.root), v1_dirs, self.method)
+    }
+
+    /// Makes the folders of an instance, `<container>.<restart count>`, and sets its limits. A limit whose
+    /// controller is missing is left out ([`Tree::limits_memory`], [`Tree::limits_cpu`]).
+    pub fn make(&self, pod: PodUid, instance: &str, limits: Limits) -> Result<Group, CgroupError> {
+        let group = self.plan(pod, instance, limits);
+        let main = group.main().dir;
+        retry_make(&main, || Ok(()))?;
+        for dir in group.v1_dirs() {
+            retry_make(dir, || Ok(()))?;
+        }
+        if let Some(bytes) = limits.memory_bytes {
+            match &self.v1_memory {
+                Some(root) => limits::memory_v1(&dir_below(&group, root), bytes)?,
+                None if self.pass_on("memory", group.dir()) => limits::memory_v2(group.dir(), bytes)?,
+                None => {}
+            }
+        }
+        if let Some(millicores) = limits.cpu_millicores {
+            match &self.v1_cpu {
+                Some(root) => limits::cpu_v1(&dir_below(&group, root), millicores)?,
+                None if self.pass_on("cpu", group.dir()) => limits::cpu_v2(group.dir(), millicores)?,
+                None => {}
+            }
+        }
+        Ok(group)
+    }
+
+    /// Enables a v2 controller from the root down to the parent of `dir`.
+    fn pass_on(&self, controller: &str, dir: &Path) -> bool {
+        if !self.has_controller(controller) {
+            return false;
+        }
+        let above: Vec<&Path> =
+            dir.ancestors().skip(1).take_while(|path| path.starts_with(&self.root)).collect();
+        let enable = |path: &&Path| {
+            write_control("pass on", &path.join("cgroup.subtree_control"), &format!("+{controller}"))
+        };
+        above.iter().rev().map(enable).all(|result| result.is_ok())
+    }
+
+    fn has_controller(&self, name: &str) -> bool {
+        self.controllers.iter().any(|controller| controller == name)
+    }
+}
+
+/// The instance's folder in the v1 controller that is mounted at `root`.
+fn dir_below(group: &Group, root: &Path) -> PathBuf {
+    group.v1_dirs().iter().find(|dir| dir.starts_with(root)).cloned().unwrap_or_default()
+}
+
+/// Makes a folder and all above it, then does something in it. Another agent may remove a shared folder that
+/// is still empty between the two: then from the start again.
+fn retry_make(dir: &Path, then: impl Fn() -> Result<(), CgroupError>) -> Result<(), CgroupError> {
+    let mut attempt = 1;
+    loop {
+        let made = fs::create_dir_all(dir).map_err(|source| CgroupError::new("make", dir, source));
+        match made.and_then(|()| then()) {
+            Err(error)
+                if error.source.kind() == io::ErrorKind::NotFound && attempt < CGROUP_MAKE_ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_root(root: &Path) -> io::Result<()> {
+    // Attaching a process needs the right to write to the common ancestor's file, too.
+    access(root.join("cgroup.procs"), Access::WRITE_OK)?;
+    retry_make(&root.join("defib/pods"), || Ok(())).map_err(|error| error.source)
+}
+
+/// Our path in the v2 tree, from `/proc/self/cgroup` (cgroups(7)).
+fn own_v2_path(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+fn read_proc(path: &str) -> String {
+    // Without /proc there is nothing to find; the error text that follows says what is missing.
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn words(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
