@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::buffer::spare_capacity;
@@ -23,6 +23,9 @@ use crate::sys::wake::Waker;
 
 /// Takes an event; called on the sensor's thread, so it must not block.
 pub type Deliver = Arc<dyn Fn(RuntimeEvent) + Send + Sync>;
+
+/// The status of a watched process: empty while it runs, filled before `Exited` is delivered.
+pub type ExitCell = Arc<OnceLock<ExitStatus>>;
 
 /// Key of the wake-up among the watched processes.
 const STOP: u64 = u64::MAX;
@@ -65,6 +68,7 @@ struct Table {
 struct Watched {
     instance: InstanceId,
     pidfd: Arc<OwnedFd>,
+    status: ExitCell,
 }
 
 impl Sensor {
@@ -87,7 +91,12 @@ impl Sensor {
 
     /// Watches a child that nobody has reaped. Call it after `Started` was delivered: from here on `Exited` may
     /// come at any time, also when the process has ended already.
-    pub fn watch(&self, instance: InstanceId, pid: u32, pidfd: Arc<OwnedFd>) -> Result<(), SensorError> {
+    pub fn watch(
+        &self,
+        instance: InstanceId,
+        pid: u32,
+        pidfd: Arc<OwnedFd>,
+    ) -> Result<ExitCell, SensorError> {
         let mut table = self.shared.lock();
         let key = table.next_key;
         table.next_key += 1;
@@ -101,8 +110,9 @@ impl Sensor {
                 _ => SensorError::Watch { instance, pid, source },
             }
         })?;
-        table.watched.insert(key, Watched { instance, pidfd });
-        Ok(())
+        let status = ExitCell::default();
+        table.watched.insert(key, Watched { instance, pidfd, status: Arc::clone(&status) });
+        Ok(status)
     }
 
     /// Processes that are watched now.
@@ -145,6 +155,8 @@ impl Shared {
         if let Err(error) = epoll::delete(&self.epoll, &*watched.pidfd) {
             tracing::error!(instance = ?watched.instance, %error, "cannot stop watching an ended process");
         }
+        // Empty until now: an entry is taken once.
+        let _first = watched.status.set(status);
         Some((watched.instance, status))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod host;
 pub mod lock;
 pub mod pidfd;
 pub mod procfs;

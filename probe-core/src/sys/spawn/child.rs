@@ -192,8 +192,13 @@ fn open_output(spec: &ChildSpec, passed: Option<&(OwnedFd, OwnedFd)>) -> io::Res
 
 fn enter_namespace(spec: &ChildSpec, namespace_of: Option<&OwnedFd>) -> Step<()> {
     if let Some(process) = namespace_of {
-        let join = ThreadNameSpaceType::MOUNT;
-        rustix::thread::move_into_thread_name_spaces(process.as_fd(), join).map_err(at(Stage::Namespace))?;
+        let joined =
+            rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT);
+        match joined {
+            // Who may not join could not make one either: the container is in ours.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(at(Stage::Namespace)(error)),
+        }
     }
     if let Some(bind) = &spec.bind {
         // Without the right to mount, the container does without its termination message (design 9.8).

@@ -1,0 +1,60 @@
+//! What the host says about itself and about this process.
+
+use std::fs;
+
+/// Bit of the right to mount (capabilities(7)).
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// The node name of uname(2): the host name without DNS.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Whether this process may act as another user. Root in a user namespace may still be refused some.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether this process may make mount namespaces and mount in them.
+pub fn may_mount() -> bool {
+    effective_capabilities().is_some_and(|set| set & (1 << CAP_SYS_ADMIN) != 0)
+}
+
+/// The primary group of a user in `/etc/passwd`.
+pub fn primary_group(user: u32) -> Option<u32> {
+    group_in(&fs::read_to_string("/etc/passwd").ok()?, user)
+}
+
+fn group_in(passwd: &str, user: u32) -> Option<u32> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let found: u32 = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        (found == user).then_some(group)
+    })
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_users() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nbroken:x:y:z\napp:x:1000:1007::/:\n";
+        for (user, expected) in [(0, Some(0)), (1000, Some(1007)), (1001, None)] {
+            assert_eq!(group_in(passwd, user), expected, "{user}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_a_name() {
+        assert!(!name().is_empty());
+        assert!(effective_capabilities().is_some());
+    }
+}
