@@ -1,0 +1,55 @@
+//! `defib run`: the agent in the foreground, like `docker compose up`.
+
+use std::process::ExitCode;
+
+use probe_core::spec::{self, LoadErrors};
+use probe_core::sys::spawn::Spawner;
+
+use super::args::RunArgs;
+use super::events::Printer;
+use super::exit;
+use crate::agent::{self, Config, Ended};
+use crate::{logging, paths};
+
+/// Runs the pods of the given manifests until all of them are finished or a signal asks to stop.
+///
+/// The order matters: the spawner is forked while this process has one thread and holds nothing; the
+/// manifests are checked before anything of an earlier run is touched.
+pub fn run(args: &RunArgs) -> ExitCode {
+    match try_run(args) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("defib: {error:#}");
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+fn try_run(args: &RunArgs) -> anyhow::Result<u8> {
+    let spawner = Spawner::fork_before_threads()?;
+    logging::init(args.log_format);
+    let pods = super::manifests::load(&args.files, &args.manifest)?;
+    let config = Config {
+        state_dir: paths::state_dir(args.state_dir.as_deref())?,
+        socket: paths::socket_to_serve(args.socket.as_deref())?,
+        node_name: args.node_name.clone().unwrap_or_else(probe_core::sys::host::name),
+        engine_shards: args.engine_shards.unwrap_or_else(default_engine_shards),
+        executor_shards: args.executor_shards,
+        max_container_restart_period: args.max_container_restart_period,
+        default_initial_delay: args.manifest.default_initial_delay,
+        strict: args.manifest.strict,
+    };
+    let (printer, printing) = Printer::start()?;
+    let ended = agent::run(config, spawner, pods, printer)?;
+    printing.join().ok();
+    Ok(match ended {
+        Ended::AllSucceeded | Ended::Stopped => exit::OK,
+        Ended::SomeFailed => exit::FAILED,
+    })
+}
+
+/// One engine thread per two cores, at least one.
+fn default_engine_shards() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores / 2).unwrap_or(u16::MAX).clamp(1, 64)
+}
