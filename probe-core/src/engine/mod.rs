@@ -7,16 +7,20 @@
 
 mod http;
 mod io;
-mod once;
+mod onces;
 mod run;
 mod shard;
+mod single;
 mod stats;
 mod targets;
 mod text;
+mod thread;
 mod wheel;
 
 #[cfg(test)]
 mod tests;
 
 pub use shard::Shard;
+pub use single::{once, resolve};
 pub use stats::{Counters, LATE_START, Stats};
+pub use thread::{Engine, EngineError, Inbox};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::io::{Io, Timer};
-use super::once::{Once, Onces};
+use super::onces::{Once, Onces};
 use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, LATE_START, Stats};
 use super::targets::{Job, State, Targets};
@@ -20,7 +20,7 @@ use crate::ring::{Completion, Ring, Slot};
 /// While operations wait for room in the queue, the next turn comes after this.
 const BACKLOG_WAKE: Duration = Duration::from_micros(50);
 
-/// One engine shard as a value: [`Shard::turn`] is all it does. A thread ([`super::run`]) or a simulation
+/// One engine shard as a value: [`Shard::turn`] is all it does. A thread ([`super::Engine`]) or a simulation
 /// calls it.
 pub struct Shard<R> {
     io: Io<R>,

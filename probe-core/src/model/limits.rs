@@ -16,6 +16,8 @@ pub const PROBE_ATTEMPTS: u32 = 3;
 pub const HTTP_REQUESTS_MAX: u32 = 10;
 /// Probe runs in flight per engine shard. A run that waits for a slot is late, not failed.
 pub const ENGINE_SLOTS_DEFAULT: u32 = 1_024;
+/// Commands that one turn of an engine shard takes, so that a flood of them delays no outcome.
+pub const ENGINE_INPUTS_PER_TURN_MAX: usize = 4_096;
 /// One-shot probes (hooks, `defib probe`) that one engine shard holds at a time; further ones err at once.
 pub const ENGINE_ONCES_MAX: usize = 1_024;
 /// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.

@@ -34,7 +34,7 @@ use crate::model::time::Mono;
 
 pub use error::RingError;
 pub use slots::{InFlight, Slot};
-pub use uring::{Uring, UringOptions};
+pub use uring::{TaskRun, Uring, UringOptions};
 pub use wake::Waker;
 
 /// What a probe needs of the kernel.

@@ -1,0 +1,120 @@
+//! One probe without an agent: a shard of its own on the calling thread.
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Sender, bounded};
+
+use super::{EngineError, Shard};
+use crate::model::id::Ticket;
+use crate::model::probe::{ProbeCmd, ProbeEvent, RunResult, Target};
+use crate::model::time::Now;
+use crate::ring::{TaskRun, Uring, UringOptions, Waker};
+
+/// Slots of the private ring: one run, and nothing waits.
+const SLOTS: u32 = 1;
+
+/// Probes `target` once, step by step, and returns the outcome with the time of each phase. `clock` reads
+/// the time (`sys::clock::now`). A host name is looked up by a thread of its own, within `timeout`.
+///
+/// # Errors
+/// The kernel refuses a ring; the text names the cure.
+pub fn once(
+    target: Arc<Target>,
+    timeout: Duration,
+    clock: impl Fn() -> Now,
+) -> Result<RunResult, EngineError> {
+    let mut shard = Shard::new(Uring::new(UringOptions { slots: SLOTS, task_run: TaskRun::Best })?);
+    let waker = shard.ring().waker();
+    let (answers, resolved) = bounded(1);
+    let mut inputs = vec![ProbeCmd::Once { ticket: Ticket(0), target, timeout }];
+    let mut out = Vec::new();
+    let mut result = None;
+    loop {
+        inputs.extend(resolved.try_iter());
+        let wake = shard.turn(clock(), &mut inputs, &mut out);
+        for event in out.drain(..) {
+            match event {
+                ProbeEvent::OnceDone { outcome, .. } => result = Some(outcome),
+                ProbeEvent::Resolve { ticket, host } => {
+                    resolve_aside(ticket, host, answers.clone(), waker.clone())?;
+                }
+                // Nothing is armed, so neither comes.
+                ProbeEvent::Outcome(_) | ProbeEvent::ExecDue { .. } => {}
+            }
+        }
+        if let Some(result) = result.take_if(|_| shard.is_idle()) {
+            return Ok(result);
+        }
+        waker.fall_asleep();
+        let sleep = if resolved.is_empty() { wake.since(clock().mono) } else { Duration::ZERO };
+        shard.ring_mut().submit_and_wait(sleep)?;
+        waker.awake();
+    }
+}
+
+/// Looks a host name up with the system's resolver. Blocks, for as long as the resolver likes. IPv4 comes
+/// first: only one address is tried, and a server that listens on one family mostly listens on this one.
+///
+/// # Errors
+/// Go's text for it: `lookup NAME: no such host`.
+pub fn resolve(host: &str) -> Result<IpAddr, Box<str>> {
+    let failed = |problem: &str| format!("lookup {host}: {problem}").into_boxed_str();
+    let addrs = (host, 0).to_socket_addrs().map_err(|error| failed(problem(&error.to_string())))?;
+    let mut ips: Vec<IpAddr> = addrs.map(|addr| addr.ip()).collect();
+    ips.sort_by_key(IpAddr::is_ipv6);
+    ips.first().copied().ok_or_else(|| failed("no such host"))
+}
+
+/// The resolver's words in Go's.
+fn problem(text: &str) -> &str {
+    const NOT_FOUND: [&str; 3] =
+        ["Name or service not known", "No address associated", "nodename nor servname"];
+    if NOT_FOUND.iter().any(|known| text.contains(known)) {
+        "no such host"
+    } else if text.contains("Temporary failure") {
+        "server misbehaving"
+    } else {
+        text
+    }
+}
+
+fn resolve_aside(
+    ticket: Ticket,
+    host: Box<str>,
+    answers: Sender<ProbeCmd>,
+    waker: Waker,
+) -> Result<(), EngineError> {
+    let name = "resolver".to_owned();
+    let body = move || {
+        let addr = resolve(&host);
+        // The probe may be over by now; then nobody reads the answer.
+        let _ = answers.try_send(ProbeCmd::Resolved { ticket, addr });
+        waker.wake();
+    };
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(body)
+        .map(drop)
+        .map_err(|source| EngineError::Thread { name, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_local_names_resolve() {
+        assert_eq!(resolve("127.0.0.1"), Ok(IpAddr::from([127, 0, 0, 1])));
+        assert_eq!(resolve("localhost"), Ok(IpAddr::from([127, 0, 0, 1])));
+    }
+
+    #[test]
+    fn the_resolvers_words_become_gos() {
+        let prefix = "failed to lookup address information: ";
+        assert_eq!(problem(&format!("{prefix}Name or service not known")), "no such host");
+        assert_eq!(problem(&format!("{prefix}Temporary failure in name resolution")), "server misbehaving");
+        assert_eq!(problem("odd"), "odd");
+    }
+}

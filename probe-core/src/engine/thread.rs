@@ -1,0 +1,183 @@
+//! The thread around a shard: its inbox, its loop, its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::{Shard, Stats};
+use crate::model::limits::{ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX};
+use crate::model::probe::{ProbeCmd, ProbeEvent};
+use crate::model::time::{Mono, Now};
+use crate::ring::{RingError, Uring, UringOptions, Waker};
+
+/// How often a busy shard publishes its counters.
+const STATS_EVERY: Duration = Duration::from_secs(1);
+/// When the receiver of events takes no more, it is asked again after this.
+const DELIVER_AGAIN: Duration = Duration::from_millis(1);
+
+/// An engine shard on its own thread.
+pub struct Engine {
+    inbox: Inbox,
+    stop: Arc<AtomicBool>,
+    stats: Arc<Mutex<Stats>>,
+    thread: JoinHandle<Result<(), RingError>>,
+}
+
+/// Where a shard gets its commands from. Clones feed the same shard.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    sender: Sender<ProbeCmd>,
+    waker: Waker,
+}
+
+/// An engine that could not be started, or that ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    #[error(
+        "cannot start the thread {name}: {source}; raise the limit of processes (RLIMIT_NPROC, pids.max)"
+    )]
+    Thread { name: String, source: std::io::Error },
+    #[error("the engine thread panicked; see its message above")]
+    Panicked,
+}
+
+/// What the loop of [`run`] works on besides the shard.
+struct Loop<C, D> {
+    commands: Receiver<ProbeCmd>,
+    clock: C,
+    deliver: D,
+    stop: Arc<AtomicBool>,
+    stats: Arc<Mutex<Stats>>,
+}
+
+impl Engine {
+    /// Starts a thread `name` with a ring of its own. `deliver` takes events out of the vector it is given;
+    /// what it leaves is offered again, and while too much is left the shard does not turn. `clock` reads
+    /// the time (`sys::clock::now`).
+    ///
+    /// # Errors
+    /// The ring is refused, with the cure, or the thread.
+    pub fn start(
+        name: &str,
+        options: UringOptions,
+        clock: impl Fn() -> Now + Send + 'static,
+        deliver: impl FnMut(&mut Vec<ProbeEvent>) + Send + 'static,
+    ) -> Result<Engine, EngineError> {
+        let (sender, commands) = bounded(SHARD_QUEUE_MAX);
+        let (started, start) = bounded(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let loop_stop = stop.clone();
+        // The kernel lets only the thread that made a ring use it.
+        let body = move || {
+            let shard = match Uring::new(options) {
+                Ok(ring) => Shard::new(ring),
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let stats = Arc::new(Mutex::new(shard.stats()));
+            let _ = started.send(Ok((shard.ring().waker(), stats.clone())));
+            run(shard, Loop { commands, clock, deliver, stop: loop_stop, stats })
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+            .map_err(|source| EngineError::Thread { name: name.to_owned(), source })?;
+        let (waker, stats) = start.recv().map_err(|_| EngineError::Panicked)??;
+        Ok(Engine { inbox: Inbox { sender, waker }, stop, stats, thread })
+    }
+
+    pub fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
+    /// The counters as they were at most a second ago.
+    pub fn stats(&self) -> Stats {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Cancels everything, waits until nothing is in flight and ends the thread.
+    ///
+    /// # Errors
+    /// The ring broke before.
+    pub fn stop(self) -> Result<(), EngineError> {
+        self.stop.store(true, Ordering::Release);
+        self.inbox.waker.wake();
+        Ok(self.thread.join().map_err(|_| EngineError::Panicked)??)
+    }
+}
+
+impl Inbox {
+    /// Hands over as many commands as there is room for, in order, and wakes the shard. What is left in
+    /// `commands` afterwards is to be offered again.
+    pub fn send(&self, commands: &mut Vec<ProbeCmd>) {
+        let mut left = Vec::new();
+        for command in commands.drain(..) {
+            if !left.is_empty() {
+                left.push(command);
+                continue;
+            }
+            if let Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) =
+                self.sender.try_send(command)
+            {
+                left.push(command);
+            }
+        }
+        *commands = left;
+        self.waker.wake();
+    }
+}
+
+/// Turns the shard until it is stopped and nothing is in flight.
+fn run<C, D>(mut shard: Shard<Uring>, mut work: Loop<C, D>) -> Result<(), RingError>
+where
+    C: Fn() -> Now,
+    D: FnMut(&mut Vec<ProbeEvent>),
+{
+    let waker = shard.ring().waker();
+    let (mut inputs, mut out) = (Vec::new(), Vec::new());
+    let mut published_at = Mono::ZERO;
+    let mut is_stopping = false;
+    loop {
+        let now = (work.clock)();
+        let mut wake = Mono::MAX;
+        if out.len() < SHARD_QUEUE_MAX {
+            inputs.extend(work.commands.try_iter().take(ENGINE_INPUTS_PER_TURN_MAX));
+            if !is_stopping && work.stop.load(Ordering::Acquire) {
+                is_stopping = true;
+                shard.stop(now, &mut out);
+            }
+            wake = shard.turn(now, &mut inputs, &mut out);
+        }
+        if !out.is_empty() {
+            (work.deliver)(&mut out);
+        }
+        if !out.is_empty() {
+            wake = wake.min(now.mono.after(DELIVER_AGAIN));
+        }
+        if is_stopping && shard.is_idle() {
+            publish(&shard, &work.stats);
+            return Ok(());
+        }
+        if now.mono.since(published_at) >= STATS_EVERY {
+            published_at = now.mono;
+            publish(&shard, &work.stats);
+        }
+        waker.fall_asleep();
+        let has_more = !work.commands.is_empty() || (!is_stopping && work.stop.load(Ordering::Acquire));
+        let sleep = if has_more { Duration::ZERO } else { wake.since((work.clock)().mono) };
+        shard.ring_mut().submit_and_wait(sleep)?;
+        waker.awake();
+    }
+}
+
+fn publish(shard: &Shard<Uring>, stats: &Mutex<Stats>) {
+    *stats.lock().unwrap_or_else(PoisonError::into_inner) = shard.stats();
+}
