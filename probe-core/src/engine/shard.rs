@@ -113,6 +113,11 @@ impl<R: Ring> Shard<R> {
         }
     }
 
+    /// Runs that have ended with a verdict so far.
+    pub fn runs(&self) -> u64 {
+        self.io.counters.runs()
+    }
+
     pub fn ring(&self) -> &R {
         &self.io.ring
     }

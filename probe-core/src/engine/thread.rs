@@ -103,14 +103,15 @@ impl Engine {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Cancels everything, waits until nothing is in flight and ends the thread.
+    /// Cancels everything, waits until nothing is in flight and ends the thread. Returns the final counters.
     ///
     /// # Errors
     /// The ring broke before.
-    pub fn stop(self) -> Result<(), EngineError> {
+    pub fn stop(self) -> Result<Stats, EngineError> {
         self.stop.store(true, Ordering::Release);
         self.inbox.waker.wake();
-        Ok(self.thread.join().map_err(|_| EngineError::Panicked)??)
+        self.thread.join().map_err(|_| EngineError::Panicked)??;
+        Ok(self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
@@ -143,7 +144,7 @@ where
 {
     let waker = shard.ring().waker();
     let (mut inputs, mut out) = (Vec::new(), Vec::new());
-    let mut published_at = Mono::ZERO;
+    let (mut published_at, mut published_runs) = (Mono::ZERO, 0);
     let mut is_stopping = false;
     loop {
         let now = (work.clock)();
@@ -166,9 +167,13 @@ where
             publish(&shard, &work.stats);
             return Ok(());
         }
-        if now.mono.since(published_at) >= STATS_EVERY {
-            published_at = now.mono;
-            publish(&shard, &work.stats);
+        if shard.runs() != published_runs {
+            if now.mono.since(published_at) >= STATS_EVERY {
+                (published_at, published_runs) = (now.mono, shard.runs());
+                publish(&shard, &work.stats);
+            } else {
+                wake = wake.min(published_at.after(STATS_EVERY));
+            }
         }
         waker.fall_asleep();
         let has_more = !work.commands.is_empty() || (!is_stopping && work.stop.load(Ordering::Acquire));

@@ -1,0 +1,159 @@
+//! An engine thread on a real ring, and what came out of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use probe_core::engine::{Engine, Inbox, Stats};
+use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
+use probe_core::model::probe::{
+    Arm, Host, HttpTarget, ProbeCmd, ProbeEvent, RunResult, Target, TcpTarget, Verdict,
+};
+use probe_core::model::time::Mono;
+use probe_core::ring::{TaskRun, UringOptions};
+use probe_core::sys::clock;
+use probe_core::wire::{headers, http1, url};
+
+/// How long a test waits for anything before it gives up.
+pub const WATCHDOG: Duration = Duration::from_secs(60);
+/// Longer than any test: a probe with this period runs once.
+pub const ONCE: Duration = Duration::from_secs(3_600);
+
+pub struct Bench {
+    engine: Option<Engine>,
+    inbox: Inbox,
+    events: Receiver<ProbeEvent>,
+    next_index: u32,
+    /// Outcomes by probe that were not asked for yet.
+    outcomes: HashMap<u32, Vec<RunResult>>,
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        Bench::with(UringOptions { slots: 256, task_run: TaskRun::Best })
+    }
+
+    pub fn with(options: UringOptions) -> Bench {
+        let (sender, events) = channel();
+        let deliver = move |out: &mut Vec<ProbeEvent>| {
+            for event in out.drain(..) {
+                // The test may have ended before the engine.
+                let _ = sender.send(event);
+            }
+        };
+        let engine = Engine::start("engine-test", options, clock::now, deliver).unwrap();
+        let inbox = engine.inbox();
+        Bench { engine: Some(engine), inbox, events, next_index: 0, outcomes: HashMap::new() }
+    }
+
+    /// Arms a probe that is due now; returns its index.
+    pub fn arm(&mut self, target: Target, period: Duration, timeout: Duration) -> u32 {
+        let index = self.next_index;
+        self.next_index += 1;
+        self.inbox.send(&mut vec![ProbeCmd::Arm(Box::new(Arm {
+            probe: ProbeKey { executor: 0, index },
+            generation: 1,
+            instance: InstanceId { pod: PodUid(1), container: ContainerIx(0), restart_count: 0 },
+            target: Arc::new(target),
+            first_due: clock::mono(),
+            period,
+            timeout,
+            report_successes: u32::MAX,
+        }))]);
+        index
+    }
+
+    pub fn drop_probe(&self, index: u32) {
+        self.inbox.send(&mut vec![ProbeCmd::Drop { probe: ProbeKey { executor: 0, index } }]);
+    }
+
+    /// Runs a target once.
+    #[track_caller]
+    pub fn run(&mut self, target: Target, timeout: Duration) -> RunResult {
+        let index = self.arm(target, ONCE, timeout);
+        let result = self.next_of(index);
+        self.drop_probe(index);
+        result
+    }
+
+    /// The next outcome of that probe.
+    #[track_caller]
+    pub fn next_of(&mut self, index: u32) -> RunResult {
+        while self.outcomes.get(&index).is_none_or(Vec::is_empty) {
+            self.take();
+        }
+        self.outcomes.get_mut(&index).unwrap().remove(0)
+    }
+
+    /// Outcomes of that probe that have come by now and were not taken.
+    pub fn taken(&mut self, index: u32) -> &[RunResult] {
+        while let Ok(event) = self.events.try_recv() {
+            self.note(event);
+        }
+        self.outcomes.get(&index).map_or(&[], Vec::as_slice)
+    }
+
+    #[track_caller]
+    fn take(&mut self) {
+        let event = self.events.recv_timeout(WATCHDOG).expect("no outcome came");
+        self.note(event);
+    }
+
+    fn note(&mut self, event: ProbeEvent) {
+        match event {
+            ProbeEvent::Outcome(outcome) => {
+                self.outcomes.entry(outcome.probe.index).or_default().push(outcome.result);
+            }
+            ProbeEvent::ExecDue { .. } | ProbeEvent::OnceDone { .. } | ProbeEvent::Resolve { .. } => {
+                panic!("{event:?}")
+            }
+        }
+    }
+
+    /// Ends the engine and returns its final counters. Nothing may be stale.
+    pub fn stop(mut self) -> Stats {
+        let engine = self.engine.take().unwrap();
+        let stats = engine.stop().unwrap();
+        assert_eq!(stats.counters.stale_completions, 0);
+        assert_eq!((stats.in_flight, stats.armed, stats.timers), (0, 0, 0), "something is left");
+        stats
+    }
+}
+
+/// An HTTP target as `decide::target` makes it.
+pub fn http(addr: SocketAddr, path: &str) -> Target {
+    http_with(addr, path, &[])
+}
+
+pub fn http_with(addr: SocketAddr, path: &str, given: &[(&str, &str)]) -> Target {
+    let given: Vec<(Box<str>, Box<str>)> =
+        given.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
+    let url = url::Url::for_probe(&addr.ip().to_string(), addr.port(), path).unwrap();
+    let lines = headers::request_headers(&given, url.authority(), headers::AGENT_PROBE).unwrap();
+    Target::Http(HttpTarget {
+        host: Host::Ip(addr.ip()),
+        port: addr.port(),
+        request: http1::request(&url.request_target(), &lines),
+        url: url.text().into(),
+        headers: lines.into(),
+    })
+}
+
+pub fn tcp(addr: SocketAddr) -> Target {
+    Target::Tcp(TcpTarget { host: Host::Ip(addr.ip()), port: addr.port() })
+}
+
+/// Verdict and text must be these; `{addr}` in the text is the server's address.
+#[track_caller]
+pub fn check(id: &str, addr: SocketAddr, result: &RunResult, verdict: Verdict, detail: Option<&str>) {
+    let detail = detail.map(|text| text.replace("{addr}", &addr.to_string()));
+    assert_eq!((result.verdict, result.detail.as_deref()), (verdict, detail.as_deref()), "{id}");
+}
+
+/// The whole run, tidying up apart, took this long.
+pub fn took(result: &RunResult) -> Duration {
+    let submitted: Mono = result.phases.submitted.unwrap();
+    result.phases.done.since(submitted)
+}

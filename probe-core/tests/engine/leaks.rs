@@ -1,0 +1,99 @@
+//! What many runs leave behind: nothing. Descriptors belong to the process, so each of these tests runs in
+//! one of its own.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use probe_core::model::probe::Verdict;
+
+use crate::bench::{Bench, http, tcp};
+use crate::server::{Server, Threads, response};
+
+const PROBES: u32 = 50;
+const RUNS_EACH: u32 = 200;
+const ENGINES: u32 = 50;
+/// As /proc/net/tcp writes it.
+const TIME_WAIT: &str = "06";
+const IS_ALONE: &str = "DEFIB_TEST_IS_ALONE";
+
+/// Runs `test`, known to the harness as `name`, with no other test in its process.
+#[track_caller]
+fn alone(name: &str, test: fn()) {
+    if std::env::var_os(IS_ALONE).is_some() {
+        return test();
+    }
+    let this = std::env::current_exe().unwrap();
+    let output =
+        Command::new(this).args(["--exact", name, "--nocapture"]).env(IS_ALONE, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn ten_thousand_runs_leave_no_descriptor_and_no_time_wait() {
+    alone("leaks::ten_thousand_runs_leave_no_descriptor_and_no_time_wait", || {
+        let before = descriptors();
+        ten_thousand_runs();
+        assert_eq!(descriptors(), before);
+    });
+}
+
+fn ten_thousand_runs() {
+    let server = Server::http(|_| response(200, "ok"));
+    let bare = Server::start("127.0.0.1:0", Threads::One, drop);
+    let mut bench = Bench::new();
+    let timeout = Duration::from_secs(30);
+    let mut probes: Vec<u32> = Vec::new();
+    for n in 0..PROBES {
+        let target = if n % 5 == 0 { tcp(bare.addr) } else { http(server.addr, "/") };
+        probes.push(bench.arm(target, Duration::from_millis(5), timeout));
+    }
+    let take = |bench: &mut Bench, runs: u32| {
+        for index in &probes {
+            for _ in 0..runs {
+                let result = bench.next_of(*index);
+                assert_eq!(result.verdict, Verdict::Success, "{result:?}");
+            }
+        }
+    };
+    take(&mut bench, 1);
+    // At most two kept sockets for each run that is in flight at once, and what the servers hold.
+    let at_most = descriptors() + 3 * PROBES as usize;
+    take(&mut bench, RUNS_EACH - 1);
+    assert!(descriptors() <= at_most, "{} descriptors, not {at_most}", descriptors());
+    assert_eq!((client_time_waits(server.addr), client_time_waits(bare.addr)), (0, 0));
+    let stats = bench.stop();
+    assert!(stats.counters.runs() >= u64::from(PROBES * RUNS_EACH), "{:?}", stats.counters);
+    assert_eq!(stats.counters.replaced_sockets, 0, "{:?}", stats.counters);
+}
+
+#[test]
+fn engines_that_come_and_go_leave_no_descriptor() {
+    alone("leaks::engines_that_come_and_go_leave_no_descriptor", || {
+        let before = descriptors();
+        for _ in 0..ENGINES {
+            let server = Server::http(|_| response(200, "ok"));
+            let mut bench = Bench::new();
+            let result = bench.run(http(server.addr, "/"), Duration::from_secs(30));
+            assert_eq!(result.verdict, Verdict::Success);
+            bench.stop();
+        }
+        assert_eq!(descriptors(), before);
+    });
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// TIME_WAIT entries of the prober's side towards `server`.
+fn client_time_waits(server: SocketAddr) -> usize {
+    let port = format!(":{:04X}", server.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let is_ours = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next().is_some_and(|remote| remote.ends_with(&port)) && fields.next() == Some(TIME_WAIT)
+    };
+    table.lines().filter(is_ours).count()
+}
