@@ -1,6 +1,8 @@
 //! defib: parse, run, exit code. Everything else is in `cli/` and below.
 
 mod cli;
+mod paths;
+mod store;
 
 use std::process::ExitCode;
 
