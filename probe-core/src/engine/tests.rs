@@ -183,6 +183,11 @@ fn http_verdicts() {
         Some("Probe terminated redirects, Response body: "),
         5,
     );
+}
+
+#[test]
+fn http_servers_that_give_no_answer() {
+    let answer = |wire: &str| Some(Behaviour::answer(Duration::from_millis(5), wire.to_owned()));
     check(
         "refused",
         http(),
@@ -545,4 +550,48 @@ fn hostile_answers_end_in_time_whatever_the_faults() {
         )),
         0,
     );
+}
+
+#[test]
+fn the_faults_of_the_other_tests_strike() {
+    let mut sim = Sim::new(Faults::harmless(), 7);
+    sim.world.listen(addr(), Behaviour::answer(Duration::from_millis(20), OK));
+    (0..SLOTS).for_each(|index| sim.arm(index, 1, http()));
+    sim.run_until(at_ms(600_000));
+    let counters = sim.shard.stats().counters;
+    assert!(counters.queue_full > 0 && counters.replaced_sockets > 0, "{counters:?}");
+    assert_eq!(counters.runs(), counters.successes, "{counters:?}");
+    sim.finish();
+}
+
+#[test]
+fn lost_packets_fail_a_run_within_its_timeout_and_leave_nothing() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(Faults { lost: 100, ..Faults::harmless() }, seed);
+        sim.world.listen(addr(), Behaviour::answer(Duration::from_millis(5), OK));
+        (0..SLOTS).for_each(|index| sim.arm(index, 1, http()));
+        sim.run_until(at_ms(100_500));
+        let (lost, outcomes) = (sim.shard.ring().lost(), sim.outcomes());
+        let failures = outcomes.iter().filter(|(_, o)| o.result.verdict == Verdict::Failure).count() as u64;
+        assert_eq!(outcomes.len(), 10 * SLOTS as usize, "seed {seed}");
+        // The wait for the FIN may be lost too, which fails nobody.
+        assert!(failures > 0 && failures <= lost, "seed {seed}: {failures} of {lost}");
+        sim.finish();
+    }
+}
+
+#[test]
+fn a_target_that_dies_and_comes_back_is_seen_to() {
+    let mut sim = Sim::new(Faults::harmless(), 5);
+    sim.world.listen(addr(), Behaviour::answer(Duration::from_millis(100), OK));
+    sim.arm(0, 1, http());
+    // Dies with a request in hand, is away for one period, then serves again.
+    sim.run_until(at_ms(11_050));
+    sim.world.kill(addr(), sim.time);
+    sim.run_until(at_ms(25_000));
+    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, OK));
+    sim.run_until(at_ms(40_000));
+    let verdicts: Vec<Verdict> = sim.outcomes().iter().map(|(_, o)| o.result.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Success, Verdict::Failure, Verdict::Failure, Verdict::Success]);
+    sim.finish();
 }

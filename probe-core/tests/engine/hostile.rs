@@ -60,6 +60,7 @@ fn drip(mut stream: TcpStream, bytes: &[u8]) {
     read_to_end(&stream);
 }
 
+// Reason for length: one table of cases.
 fn cases() -> Vec<Case> {
     let case = |id, serve, verdict, detail| Case { id, serve, verdict, detail };
     let (success, failure, errored) = (Verdict::Success, Verdict::Failure, Verdict::Errored);
