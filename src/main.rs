@@ -2,6 +2,7 @@
 
 mod cli;
 mod paths;
+mod runtime;
 mod store;
 
 use std::process::ExitCode;

@@ -88,7 +88,8 @@ impl Member {
         };
         // The descriptor pins the process; only now does the start time prove that it is the one we mean.
         match procfs::stat(self.pid)? {
-            Some(stat) if stat.start_ticks == self.start_ticks => {}
+            // A zombie takes signals and never ends by them; its parent reaps it.
+            Some(stat) if stat.start_ticks == self.start_ticks && !stat.is_zombie() => {}
             _ => return Ok(None),
         }
         match pidfd::signal(pidfd.as_fd(), number)? {

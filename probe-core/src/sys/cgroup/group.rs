@@ -17,7 +17,7 @@ use crate::sys::pidfd::poll_until;
 /// How everything in a cgroup is killed.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum KillMethod {
-    /// `cgroup.kill` (kernel 5.14).
+    /// `cgroup.kill` (kernel 5.14), and the freezer where the kernel is older.
     File,
     /// Freeze, then SIGKILL for every listed process: for kernels from 5.10.
     Freezer,
@@ -178,7 +178,12 @@ impl AsRawFd for Events {
 
 fn kill_in(dir: &Path, method: KillMethod) -> Result<(), CgroupError> {
     match method {
-        KillMethod::File => write_control("kill", &dir.join("cgroup.kill"), "1"),
+        KillMethod::File => match write_control("kill", &dir.join("cgroup.kill"), "1") {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound && dir.exists() => {
+                kill_in(dir, KillMethod::Freezer)
+            }
+            other => other,
+        },
         KillMethod::Freezer => {
             // Frozen processes cannot fork away from the list, and SIGKILL reaches them.
             write_control("freeze", &dir.join("cgroup.freeze"), "1")?;

@@ -50,10 +50,6 @@ impl Tree {
         for root in [Some(mount), home.clone()].into_iter().flatten() {
             match try_root(&root) {
                 Ok(()) => {
-                    let method = match root.join("defib/cgroup.kill").exists() {
-                        true => KillMethod::File,
-                        false => KillMethod::Freezer,
-                    };
                     let writable = |path: &PathBuf| access(path, Access::WRITE_OK).is_ok();
                     return Ok(Tree {
                         controllers: words(&root.join("cgroup.controllers")),
@@ -61,7 +57,7 @@ impl Tree {
                         v1_memory: mounts.v1_memory.filter(writable),
                         v1_cpu: mounts.v1_cpu.filter(writable),
                         home,
-                        method,
+                        method: KillMethod::File,
                     });
                 }
                 Err(error) => {

@@ -1,0 +1,134 @@
+//! `Cleanup`: what the main process left is killed, all of it is gone, the last words are read, nothing remains.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use probe_core::model::runtime::RuntimeEvent;
+use probe_core::sys::pidfd;
+use probe_core::sys::procfs::FileId;
+use probe_core::sys::session::{Orphans, Session};
+
+use super::grouping::{EndError, Grouping, ended};
+use super::instance::{Instance, Phase};
+use super::process::Shared;
+use super::{logs, termination};
+
+/// Ends the instance and answers `Gone`.
+pub async fn run(shared: Rc<Shared>, instance: Rc<Instance>) {
+    if instance.started().await == Phase::Running {
+        instance.phase.send_replace(Phase::Ending);
+        instance.kill_at.send_replace(None);
+        kill_all(&shared, &instance).await;
+        if let Some(main) = instance.main.get()
+            && let Err(error) = ended(&main.pidfd).await
+        {
+            tracing::error!(instance = ?instance.id, pid = main.pid, %error, "cannot wait for the process");
+        }
+        instance.execs_done().await;
+        // What an exec run left while it was being ended.
+        kill_all(&shared, &instance).await;
+    }
+    let termination_message = termination::message(&instance);
+    logs::finish(&instance).await;
+    release(&shared, &instance);
+    shared.tell(RuntimeEvent::Gone {
+        instance: instance.id,
+        termination_message: termination_message.map(Into::into),
+    });
+}
+
+/// Takes back a start that failed: the child, if there is one, has ended or ends now.
+pub async fn undo(shared: &Shared, instance: &Instance) {
+    if let Some(main) = instance.main.get() {
+        // It waits for a description that will not come, or has said why it failed and exits.
+        let killed = pidfd::signal(main.pidfd.as_fd(), libc::SIGKILL);
+        let reaped = match ended(&main.pidfd).await {
+            Ok(()) => pidfd::reap(main.pidfd.as_fd()).map(|_status| ()),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = killed.map(|_delivery| ()).and(reaped) {
+            tracing::error!(instance = ?instance.id, pid = main.pid, %error, "a failed start leaves a process");
+        }
+    }
+    kill_all(shared, instance).await;
+    release(shared, instance);
+}
+
+/// Kills everything in the instance and waits until it is gone.
+pub async fn kill_all(shared: &Shared, instance: &Instance) {
+    if let Err(error) = try_kill_all(shared, instance).await {
+        tracing::error!(instance = ?instance.id, %error, "cannot end what is left of a container");
+    }
+}
+
+/// Kills what is there now and does not wait: the exits are the answer.
+pub fn kill_once(shared: &Shared, instance: &Instance) {
+    let killed = match (&instance.group, instance.main.get()) {
+        (Some(group), _) if group.exists() => group.kill().map_err(EndError::from),
+        (None, Some(main)) => {
+            let session = session(shared, instance, main.pid, main.start_ticks);
+            let others = session.members().and_then(|members| {
+                members.into_iter().try_for_each(|member| member.kill().map(|_ended| ()))
+            });
+            let main = pidfd::signal(main.pidfd.as_fd(), libc::SIGKILL).map(|_delivery| ());
+            others.and(main).map_err(|source| EndError::Io { operation: "kill a process", source })
+        }
+        _ => Ok(()),
+    };
+    if let Err(error) = killed {
+        tracing::error!(instance = ?instance.id, %error, "cannot kill a container after its grace period");
+    }
+}
+
+async fn try_kill_all(shared: &Shared, instance: &Instance) -> Result<(), EndError> {
+    match (&instance.group, instance.main.get()) {
+        (Some(group), _) if group.exists() => Grouping::Instance(group).end().await,
+        (None, Some(main)) => {
+            // The one that was not reaped yet; when it has ended this finds nobody.
+            let killed = pidfd::signal(main.pidfd.as_fd(), libc::SIGKILL);
+            killed.map_err(|source| EndError::Io { operation: "kill a process", source })?;
+            ended(&main.pidfd).await?;
+            Grouping::Session(&session(shared, instance, main.pid, main.start_ticks)).end().await
+        }
+        _ => Ok(()),
+    }
+}
+
+fn session(shared: &Shared, instance: &Instance, leader: u32, leader_start_ticks: u64) -> Session {
+    let environ = instance.launch.environ_block();
+    let is_unique = shared
+        .instances
+        .borrow()
+        .values()
+        .all(|other| other.id == instance.id || other.launch.environ_block() != environ);
+    Session {
+        leader,
+        leader_start_ticks,
+        files: FileId::of(&instance.files.log).into_iter().collect(),
+        environ: is_unique.then_some(environ),
+        orphans: Orphans::Ours,
+    }
+}
+
+/// Cgroups, record and entries. What cannot be removed is named and left: it holds no process.
+fn release(shared: &Shared, instance: &Instance) {
+    if let Some(group) = &instance.group
+        && let Err(error) = group.remove()
+    {
+        tracing::error!(instance = ?instance.id, %error, "a cgroup is left");
+    }
+    if let Some(record) = instance.record.borrow_mut().take() {
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(record = %record.display(), %error, "a record is left");
+            }
+            _ => {}
+        }
+    }
+    if let Some(main) = instance.main.get() {
+        shared.children.borrow_mut().remove(&main.pid);
+    }
+    shared.instances.borrow_mut().remove(&instance.id);
+}

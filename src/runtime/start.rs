@@ -1,0 +1,172 @@
+//! From `Start` to `Started`: folders, record, cgroup, birth, go.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use probe_core::model::runtime::{RuntimeEvent, StartError};
+use probe_core::sys::cgroup::CgroupError;
+use probe_core::sys::spawn::{BindFile, Birth, ChildSpec, Newborn};
+use probe_core::sys::{clock, pidfd, procfs};
+use thiserror::Error;
+
+use super::birth::{self, Go};
+use super::cleanup;
+use super::grouping::ended;
+use super::instance::{self, Instance, Main, Phase};
+use super::launch::{LaunchError, c_string};
+use super::process::Shared;
+use super::record::{Born, Record};
+
+/// Everybody may write last words, whoever the container runs as.
+const TERMINATION_FILE_MODE: u32 = 0o666;
+
+#[derive(Error, Debug)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] LaunchError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot {operation}: {source}")]
+    Io { operation: &'static str, source: io::Error },
+    #[error("{0}")]
+    Run(String),
+}
+
+impl Failure {
+    fn kind(&self) -> StartError {
+        match self {
+            Failure::Config(_) => StartError::Config,
+            Failure::Cgroup(_) | Failure::Io { .. } => StartError::Create,
+            Failure::Run(_) => StartError::Run,
+        }
+    }
+}
+
+/// Starts the instance. It ends as running, or as never ran with nothing left behind.
+pub async fn run(shared: Rc<Shared>, instance: Rc<Instance>) {
+    let error = match try_start(&shared, &instance).await {
+        Ok(()) => return,
+        Err(error) => error,
+    };
+    cleanup::undo(&shared, &instance).await;
+    instance.phase.send_replace(Phase::NeverRan);
+    shared.tell(RuntimeEvent::StartFailed {
+        instance: instance.id,
+        error: error.kind(),
+        message: error.to_string().into(),
+        at: clock::now(),
+    });
+}
+
+async fn try_start(shared: &Shared, instance: &Instance) -> Result<(), Failure> {
+    let spec = prepare(shared, instance)?;
+    let record =
+        Record::begin(&shared.config.state_dir, instance.id, instance.group.as_ref(), &instance.files.log)
+            .map_err(io("write the instance's record"))?;
+    let newborn = match bear(shared, instance).await {
+        Ok(newborn) => newborn,
+        Err(error) => {
+            record.withdraw().map_err(io("remove the instance's record"))?;
+            return Err(error);
+        }
+    };
+    shared.children.borrow_mut().insert(newborn.pid);
+    let Newborn { pid, pidfd, control } = newborn;
+    let main = Main { pid, start_ticks: start_ticks(pid)?, pidfd: Arc::new(pidfd) };
+    let path =
+        record.finish(Born { pid, start_ticks: main.start_ticks }).map_err(io("write the instance's record"));
+    let pidfd = Arc::clone(&main.pidfd);
+    // Set before anything can fail, so that undoing finds the process.
+    let _first = instance.main.set(main);
+    *instance.record.borrow_mut() = Some(path?);
+    shared.tell(RuntimeEvent::Created { instance: instance.id, at: clock::now() });
+    match birth::go(control, &spec).await.map_err(io("start the process"))? {
+        Go::Running => {}
+        Go::Failed(failure) => return Err(Failure::Run(failure.message(&spec))),
+    }
+    shared.tell(RuntimeEvent::Started { instance: instance.id, pid, at: clock::now() });
+    watch(shared, instance, pid, pidfd).await;
+    instance.phase.send_replace(Phase::Running);
+    Ok(())
+}
+
+/// Folders and files, before the container counts as created.
+fn prepare(shared: &Shared, instance: &Instance) -> Result<ChildSpec, Failure> {
+    instance.launch.check_working_dir()?;
+    let files = &instance.files;
+    files.prepare(instance.id.restart_count).map_err(io("prepare the log folder"))?;
+    let mut spec = instance.launch.main(&files.log)?;
+    if shared.host.may_mount {
+        fs::write(&files.termination, "")
+            .and_then(|()| {
+                fs::set_permissions(&files.termination, fs::Permissions::from_mode(TERMINATION_FILE_MODE))
+            })
+            .map_err(io("make the termination message file"))?;
+        spec.bind = Some(BindFile {
+            source: c_string("the state directory", files.termination.as_os_str())?,
+            target: c_string(
+                "terminationMessagePath",
+                std::ffi::OsStr::new(&*instance.spec().termination_message_path),
+            )?,
+        });
+    }
+    if let Some(group) = &instance.group {
+        for tasks in group.main().v1_tasks {
+            spec.v1_tasks.push(c_string("a cgroup", tasks.as_os_str())?);
+        }
+    }
+    Ok(spec)
+}
+
+/// The cgroup and a process in it that waits for its description.
+async fn bear(shared: &Shared, instance: &Instance) -> Result<Newborn, Failure> {
+    let cgroup: Option<OwnedFd> = match &shared.host.tree {
+        Some(tree) => {
+            let name = instance::cgroup_name(instance.spec(), instance.id);
+            let group = tree.make(instance.id.pod, &name, instance::limits(instance.spec()))?;
+            Some(group.main().open()?)
+        }
+        None => None,
+    };
+    let birth = Birth { cgroup: cgroup.as_ref().map(AsFd::as_fd), output: None, namespace_of: None };
+    shared.nursery.request(birth).await.map_err(io("make a process"))
+}
+
+fn start_ticks(pid: u32) -> Result<u64, Failure> {
+    let stat = procfs::stat(pid).map_err(io("read /proc"))?;
+    let gone = || io("find the new process")(io::ErrorKind::NotFound.into());
+    Ok(stat.ok_or_else(gone)?.start_ticks)
+}
+
+/// From here on the sensor reaps it. A sensor that is full is replaced by killing the container: one that runs
+/// unwatched would never be restarted.
+async fn watch(shared: &Shared, instance: &Instance, pid: u32, pidfd: Arc<OwnedFd>) {
+    let error = match shared.sensor.watch(instance.id, pid, Arc::clone(&pidfd)) {
+        Ok(exit) => {
+            let _first = instance.exit.set(exit);
+            return;
+        }
+        Err(error) => error,
+    };
+    tracing::error!(%error, "a container that cannot be watched is killed");
+    if let Err(error) = pidfd::signal(pidfd.as_fd(), libc::SIGKILL) {
+        tracing::error!(pid, %error, "cannot kill it");
+    }
+    if let Err(error) = ended(&pidfd).await {
+        tracing::error!(pid, %error, "cannot wait for it");
+    }
+    match pidfd::reap(pidfd.as_fd()) {
+        Ok(Some(status)) => {
+            shared.tell(RuntimeEvent::Exited { instance: instance.id, status, at: clock::now() });
+        }
+        other => tracing::error!(pid, ?other, "its exit status is lost"),
+    }
+}
+
+fn io(operation: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |source| Failure::Io { operation, source }
+}

@@ -1,0 +1,83 @@
+//! Commands beside a container.
+
+use std::time::Duration;
+
+use probe_core::model::limits::PROBE_OUTPUT_MAX_BYTES;
+use probe_core::model::pod::{EnvValue, EnvVar};
+use probe_core::model::runtime::{ExecResult, ExitStatus};
+
+use super::ends::{FAMILY, family_pids, is_alive};
+use super::world::{World, lines_of, shell};
+
+fn exited(code: u8, output: &str) -> ExecResult {
+    ExecResult::Exited { status: ExitStatus::Code(code), output: output.into() }
+}
+
+#[test]
+fn a_command_runs_like_the_container() {
+    let world = World::new();
+    let mut spec = shell("exec sleep 1000");
+    spec.env = vec![EnvVar { name: "A".into(), value: EnvValue::Literal("from the spec".into()) }];
+    let pod = world.pod(spec);
+    let (id, pid) = world.start(&pod, 0);
+    let run = |script: &str| world.exec(id, &["/bin/sh", "-c", script], None);
+    assert_eq!(run("echo $A; pwd; echo oops >&2; echo out; exit 3"), {
+        let home = world.home.path().display();
+        exited(3, &format!("from the spec\n{home}\nout\noops\n"))
+    });
+    assert_eq!(run("cat"), exited(0, ""), "stdin is empty");
+    let ExecResult::Exited { output, .. } = run("head -c 100000 /dev/zero | tr '\\0' x") else { panic!() };
+    assert_eq!(output.len(), PROBE_OUTPUT_MAX_BYTES);
+    // Ends with its main process, whatever holds the pipes.
+    assert_eq!(run("sleep 1000 & echo $! > background; echo done"), exited(0, "done\n"));
+    let background: u32 = world.read("background").trim().parse().unwrap();
+    assert!(is_alive(background), "it belongs to the container now");
+    if rustix::process::geteuid().is_root() {
+        let ExecResult::Exited { output, .. } = run("cat /proc/self/cgroup") else { panic!() };
+        assert!(output.contains(&format!("/defib/pods/pod{}/main.0/probe/", pod.uid)), "{output}");
+        let namespace = format!("test $(readlink /proc/self/ns/mnt) = $(readlink /proc/{pid}/ns/mnt)");
+        assert_eq!(run(&namespace), exited(0, ""));
+    }
+    let ExecResult::Failed { error } = world.exec(id, &["no-such-program"], None) else { panic!() };
+    assert_eq!(
+        &*error,
+        "failed to exec in container: exec: \"no-such-program\": executable file not found in $PATH"
+    );
+    world.submit(probe_core::model::runtime::RuntimeCmd::Stop { instance: id, grace: Duration::ZERO });
+    world.exited(id);
+    world.clean_up(id);
+    assert!(!is_alive(background), "and ends with it");
+    let ExecResult::Failed { error } = world.exec(id, &["true"], None) else { panic!() };
+    assert_eq!(&*error, "failed to exec in container: the container is not running");
+}
+
+#[test]
+fn a_timeout_kills_the_whole_tree() {
+    let world = World::new();
+    let (id, _) = world.start(&world.pod(shell("exec sleep 1000")), 0);
+    let script = format!("{FAMILY}; sleep 1000");
+    world.submit_exec(id, 1, &["/bin/sh", "-c", &script], Some(Duration::from_secs(1)));
+    let family = family_pids(&world.path("pids"));
+    assert_eq!(world.exec_done(1), ExecResult::TimedOut);
+    assert!(!family.iter().any(|&pid| is_alive(pid)), "{family:?}");
+    world.submit(probe_core::model::runtime::RuntimeCmd::Stop { instance: id, grace: Duration::ZERO });
+    world.exited(id);
+    world.clean_up(id);
+}
+
+#[test]
+fn a_run_ends_with_its_container() {
+    let world = World::new();
+    let (id, _) = world.start(&world.pod(shell("exec sleep 1000")), 0);
+    world.submit_exec(id, 1, &["/bin/sh", "-c", "trap '' TERM; echo $$ > run; sleep 1000"], None);
+    let pid: u32 = lines_of(&world.path("run"), 1)[0].parse().unwrap();
+    world.submit(probe_core::model::runtime::RuntimeCmd::Stop {
+        instance: id,
+        grace: Duration::from_secs(60),
+    });
+    world.exited(id);
+    world.clean_up(id);
+    let ExecResult::Failed { error } = world.exec_done(1) else { panic!() };
+    assert_eq!(&*error, "failed to exec in container: the container has ended");
+    assert!(!is_alive(pid));
+}
