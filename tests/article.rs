@@ -107,8 +107,12 @@ fn successes(world: &World) -> u64 {
     // The admin interface has its own listener statistics; the count grows by the probes and by this look.
     static LOOKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let looks = 1 + LOOKS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let body = world.http("GET", ENVOY_ADMIN, "/stats?filter=http.admin.downstream_rq_total").expect("Envoy answers").body;
-    let total: u64 = body.trim().rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a counter");
+    let body = world
+        .http("GET", ENVOY_ADMIN, "/stats?filter=http.admin.downstream_rq_total")
+        .expect("Envoy answers")
+        .body;
+    let total: u64 =
+        body.trim().rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a counter");
     total.saturating_sub(looks)
 }
 
@@ -126,7 +130,12 @@ fn the_exec_example_is_restarted_when_its_file_is_gone() {
     let world = World::new();
     let mut agent = world.run(&["examples/liveness-exec.yaml"], &[]);
     agent.wait_for_sequence(
-        &["Started container", "Liveness probe failed:", "failed liveness probe, will be restarted", "Started container"],
+        &[
+            "Started container",
+            "Liveness probe failed:",
+            "failed liveness probe, will be restarted",
+            "Started container",
+        ],
         AFTER_A_WHILE,
     );
     assert_eq!(agent.terminate(), 0);
@@ -174,7 +183,11 @@ spec:
     );
     let mut agent = world.run(&[&pod], &[]);
     agent.wait_for_sequence(
-        &["Started container main", "Container main failed liveness probe, will be restarted", "Started container main"],
+        &[
+            "Started container main",
+            "Container main failed liveness probe, will be restarted",
+            "Started container main",
+        ],
         AFTER_A_WHILE,
     );
     let last = &world.container_status("stubborn", "main")["lastState"]["terminated"];

@@ -76,9 +76,8 @@ fn restless(world: &World) -> String {
 fn all_at(world: &World, restarts: usize) -> Option<()> {
     let pods = world.get_json("pods");
     let statuses = pods["items"][0]["status"]["containerStatuses"].as_array()?;
-    let there = |status: &&Value| {
-        status["restartCount"] == restarts && status["state"]["running"].is_object()
-    };
+    let there =
+        |status: &&Value| status["restartCount"] == restarts && status["state"]["running"].is_object();
     (statuses.iter().filter(there).count() == CONTAINERS).then_some(())
 }
 

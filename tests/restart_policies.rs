@@ -18,7 +18,8 @@ struct Case {
 }
 
 /// Exits 1 on its first run, 0 on its second, then runs for ever.
-const THIRD_TIME_LUCKY: &str = "echo x >>$DIR/runs; case $(wc -l <$DIR/runs) in 1) exit 1;; 2) exit 0;; *) exec sleep 1000;; esac";
+const THIRD_TIME_LUCKY: &str =
+    "echo x >>$DIR/runs; case $(wc -l <$DIR/runs) in 1) exit 1;; 2) exit 0;; *) exec sleep 1000;; esac";
 
 const ENDED_MESSAGE: &str = "/state/terminated/message";
 const ENDED_CODE: &str = "/state/terminated/exitCode";
@@ -109,7 +110,8 @@ fn restart_policies_and_termination_messages() {
     let world = World::new();
     let cases = cases();
     let pods: Vec<Value> = cases.iter().enumerate().map(|(n, case)| manifest(&world, n, case)).collect();
-    let file = world.write("pods.json", &json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string());
+    let file =
+        world.write("pods.json", &json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string());
     // The pod that runs for ever keeps the agent alive while the others finish.
     let mut agent = world.run(&[&file], &["--max-container-restart-period", "1s"]);
     for (n, case) in cases.iter().enumerate() {

@@ -1,0 +1,148 @@
+//! The Unix socket and the connections on it.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::{Api, router};
+
+/// Connections served at a time; further ones wait to be accepted. Every watcher and follower holds one.
+const CONNECTIONS_MAX: usize = 512;
+/// How long a client may take to send a request's head, and how long a kept connection may be idle.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// Pause after an accept that failed: the cause (no descriptors left) does not pass at once.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Only the user that runs the agent may talk to it.
+const SOCKET_MODE: u32 = 0o600;
+
+/// Why the socket could not be made.
+#[derive(Debug, Error)]
+pub enum BindError {
+    #[error("another agent answers on {}; stop it, or choose another socket with --socket", path.display())]
+    InUse { path: PathBuf },
+    #[error("{operation} {}: {source}; choose another socket with --socket", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// A bound socket; dropping it removes its file.
+#[derive(Debug)]
+pub struct Socket {
+    listener: StdListener,
+    path: PathBuf,
+    /// Device and inode, so that only our own file is removed.
+    identity: (u64, u64),
+}
+
+impl Socket {
+    /// Binds `path` with mode 0600, in place of a socket on which nobody answers.
+    ///
+    /// # Errors
+    /// Another agent answers there, or the file system refuses.
+    pub fn bind(path: &Path) -> Result<Socket, BindError> {
+        if StdStream::connect(path).is_ok() {
+            return Err(BindError::InUse { path: path.to_owned() });
+        }
+        let io = |operation| move |source| BindError::Io { operation, path: path.to_owned(), source };
+        if let Ok(found) = fs::symlink_metadata(path) {
+            use std::os::unix::fs::FileTypeExt;
+            if !found.file_type().is_socket() {
+                let source =
+                    io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is there");
+                return Err(io("bind")(source));
+            }
+        }
+        // Bound under another name and then renamed: nobody can connect before the mode is set, and an
+        // old socket is replaced in one step.
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{}", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let _ = fs::remove_file(&temporary);
+        let listener = StdListener::bind(&temporary).map_err(io("bind"))?;
+        let finish = || {
+            fs::set_permissions(&temporary, fs::Permissions::from_mode(SOCKET_MODE))?;
+            listener.set_nonblocking(true)?;
+            let meta = fs::symlink_metadata(&temporary)?;
+            fs::rename(&temporary, path)?;
+            Ok((meta.dev(), meta.ino()))
+        };
+        let identity = finish().inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        });
+        Ok(Socket { listener, path: path.to_owned(), identity: identity.map_err(io("bind"))? })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let own =
+            fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity);
+        if own {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Serves the API until `stop` is done, then drops every connection.
+///
+/// # Errors
+/// The listener cannot be registered with the runtime.
+pub async fn serve(socket: &Socket, api: Api, stop: impl Future<Output = ()>) -> io::Result<()> {
+    let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
+    let service = TowerToHyperService::new(router(Arc::new(api)));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        let accepted = async {
+            // The semaphore is never closed.
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (listener.accept().await, slot)
+        };
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            (accepted, slot) = accepted => match accepted {
+                Ok((stream, _)) => {
+                    let service = service.clone();
+                    connections.spawn(async move {
+                        connection(stream, service).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, socket = %socket.path.display(), "accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, service: TowerToHyperService<axum::Router>) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        // Clients that go away in the middle of a watch or of a followed log are everyday life.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
