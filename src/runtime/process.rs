@@ -55,7 +55,7 @@ pub struct ProcessRuntime {
 /// What every task of the thread can reach.
 pub struct Shared {
     pub config: RuntimeConfig,
-    pub host: Host,
+    pub host: Rc<Host>,
     pub nursery: Nursery,
     pub sensor: Arc<Sensor>,
     pub deliver: Deliver,
@@ -98,9 +98,10 @@ impl ProcessRuntime {
                 Ok(nursery) => nursery,
                 Err(error) => return drop(started.send(Err(error))),
             };
+            let host = Rc::new(host);
             let shared = Rc::new(Shared {
                 config,
-                host,
+                host: Rc::clone(&host),
                 nursery,
                 sensor,
                 deliver,
@@ -112,8 +113,10 @@ impl ProcessRuntime {
             // The starter waits for this one message, so it is there to take it.
             let _received = started.send(Ok(()));
             let tasks = LocalSet::new();
-            tasks.block_on(&tokio, run(Rc::clone(&shared), inbox));
-            shared.host.leave();
+            tasks.block_on(&tokio, run(shared, inbox));
+            // The tasks hold the spawner, which sits in the cgroup that is left now.
+            drop(tasks);
+            host.leave();
         };
         let builder = std::thread::Builder::new().name("defib-runtime".to_owned());
         let thread = builder.spawn(body).map_err(failed("thread"))?;

@@ -143,3 +143,18 @@ fn too_much_memory_is_death() {
     spec.memory_limit_bytes = Some(32 << 20);
     assert_eq!(world.run(spec).0, super::world::signalled(9));
 }
+
+#[test]
+fn a_lost_spawner_is_named() {
+    let world = World::new();
+    let spawner = probe_core::sys::pidfd::open(world.spawner_pid).unwrap();
+    probe_core::sys::pidfd::signal(std::os::fd::AsFd::as_fd(&spawner), libc::SIGKILL).unwrap();
+    for restart_count in 0..2 {
+        let id = world.submit_start(&world.pod(shell("exit 0")), restart_count);
+        let expected = format!(
+            "cannot make a process: the spawner (pid {}) is gone: restart the agent",
+            world.spawner_pid
+        );
+        assert_eq!(world.start_failed(id), (StartError::Create, expected));
+    }
+}

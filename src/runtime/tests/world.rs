@@ -23,6 +23,7 @@ pub const WATCHDOG: Duration = Duration::from_secs(60);
 pub struct World {
     pub runtime: ProcessRuntime,
     pub home: TempDir,
+    pub spawner_pid: u32,
     events: mpsc::Receiver<RuntimeEvent>,
     /// Events that nobody has asked for yet.
     passed: RefCell<Vec<RuntimeEvent>>,
@@ -36,6 +37,7 @@ impl World {
 
     pub fn in_home(home: TempDir) -> World {
         let spawner = Spawner::fork_before_threads().unwrap();
+        let spawner_pid = spawner.pid();
         let (sender, events) = mpsc::sync_channel(4_096);
         // The test may be over before the runtime's thread has said everything.
         let deliver: super::super::Deliver = Arc::new(move |event| drop(sender.send(event)));
@@ -45,7 +47,7 @@ impl World {
         if rustix::process::geteuid().is_root() {
             assert!(runtime.missing().is_empty(), "root without cgroups: {:?}", runtime.missing());
         }
-        World { runtime, home, events, passed: RefCell::default() }
+        World { runtime, home, spawner_pid, events, passed: RefCell::default() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

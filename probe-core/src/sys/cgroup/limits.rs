@@ -70,4 +70,38 @@ mod tests {
             assert_eq!(quota_us(millicores), expected_us, "{millicores}m");
         }
     }
+
+    /// Control files as plain files: `files` are there before, `expected` is what they hold then.
+    fn check(files: &[&str], apply: impl Fn(&Path) -> Result<(), CgroupError>, expected: &[&str]) {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        apply(dir.path()).unwrap();
+        let found: Vec<String> =
+            files.iter().map(|file| std::fs::read_to_string(dir.path().join(file)).unwrap()).collect();
+        assert_eq!(found, expected, "{files:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), files.len(), "no file was made");
+    }
+
+    #[test]
+    fn the_words_of_both_versions() {
+        check(&["memory.max"], |dir| memory_v2(dir, 64), &["64"]);
+        check(
+            &["memory.max", "memory.swap.max", "memory.oom.group"],
+            |dir| memory_v2(dir, 64),
+            &["64", "0", "1"],
+        );
+        check(&["memory.limit_in_bytes"], |dir| memory_v1(dir, 64), &["64"]);
+        check(
+            &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
+            |dir| memory_v1(dir, 64),
+            &["64", "64"],
+        );
+        check(&["cpu.max"], |dir| cpu_v2(dir, 250), &["25000 100000"]);
+        check(&["cpu.cfs_period_us", "cpu.cfs_quota_us"], |dir| cpu_v1(dir, 1_500), &["100000", "150000"]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = memory_v2(dir.path(), 64).unwrap_err();
+        assert!(error.to_string().contains("memory.max"), "{error}");
+    }
 }
