@@ -1,25 +1,44 @@
 //! The engine threads, and the way of their events: outcomes to the executor that owns the probe,
 //! look-ups to the resolver.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use probe_core::engine::{Engine, EngineError, Inbox};
 use probe_core::executor::Input;
+use probe_core::model::limits::ENGINE_SLOTS_DEFAULT;
 use probe_core::model::probe::{ProbeCmd, ProbeEvent};
+use probe_core::ring::{TaskRun, UringOptions};
+use probe_core::sys::clock;
 
 use super::executors::{Executors, local_ticket};
 use super::resolver::{Question, Resolver};
 
+/// Starts engine number `n`: a thread with a ring of its own.
+///
+/// # Errors
+/// The ring is refused (with the cure), or the thread.
+pub fn start(n: u16, executors: Executors, resolver: Resolver) -> Result<Engine, EngineError> {
+    // The thread needs its own inbox, for the resolver's answers, before it can have one.
+    let inbox = Arc::new(OnceLock::<Inbox>::new());
+    let routes = EventRoutes { executors, resolver, inbox: Arc::clone(&inbox) };
+    let options = UringOptions { slots: ENGINE_SLOTS_DEFAULT, task_run: TaskRun::Best };
+    let deliver = move |events: &mut Vec<ProbeEvent>| routes.deliver(events);
+    let engine = Engine::start(&format!("engine-{n}"), options, clock::now, deliver)?;
+    // Nothing else sets it, so it cannot be set already.
+    let _ = inbox.set(engine.inbox());
+    Ok(engine)
+}
+
 /// Where one engine's events go.
-pub struct EventRoutes {
-    pub executors: Executors,
-    pub resolver: Resolver,
-    /// The engine's own inbox, for the answers of the resolver.
-    pub answer_to: Arc<dyn Fn(ProbeCmd) + Send + Sync>,
+struct EventRoutes {
+    executors: Executors,
+    resolver: Resolver,
+    inbox: Arc<OnceLock<Inbox>>,
 }
 
 impl EventRoutes {
     /// Hands over what one turn of the engine brought. May wait for an executor.
-    pub fn deliver(&self, events: &mut Vec<ProbeEvent>) {
+    fn deliver(&self, events: &mut Vec<ProbeEvent>) {
         for event in events.drain(..) {
             match event {
                 ProbeEvent::Outcome(outcome) => {
@@ -34,8 +53,8 @@ impl EventRoutes {
                     self.to(executor, ProbeEvent::OnceDone { ticket, outcome });
                 }
                 ProbeEvent::Resolve { ticket, host } => {
-                    let answer_to = Arc::clone(&self.answer_to);
-                    let answer_to = Box::new(move |answer| answer_to(answer));
+                    let inbox = Arc::clone(&self.inbox);
+                    let answer_to = Box::new(move |answer| send(&inbox, answer));
                     self.resolver.ask(Question { ticket, host, answer_to });
                 }
             }
@@ -46,4 +65,13 @@ impl EventRoutes {
         // False only when the executors have ended, at the end of the agent: nobody is left to tell.
         let _ = self.executors.send_to(executor, Input::Probe(event));
     }
+}
+
+/// Hands the resolver's answer to the engine that asked.
+fn send(inbox: &OnceLock<Inbox>, answer: ProbeCmd) {
+    let mut answers = vec![answer];
+    if let Some(inbox) = inbox.get() {
+        inbox.send(&mut answers);
+    }
+    // An answer that does not fit is dropped: the run ends by its own timeout.
 }

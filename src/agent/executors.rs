@@ -2,7 +2,7 @@
 //!
 //! Queues are bounded, and who may wait for whom is fixed, so that no circle of full queues can lock up:
 //! engines, runtime and sensor may wait for an executor; an executor never waits for them. What one of
-//! them cannot take now stays in a [`Backlog`] and is offered again on the next turn.
+//! them cannot take now stays with the [`Carrier`] and is offered again on the next turn.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use probe_core::engine::Inbox;
 use probe_core::executor::{Input, Output, Shard};
 use probe_core::model::id::{PodUid, ProbeKey, Ticket};
 use probe_core::model::probe::{ProbeCmd, RunResult};
@@ -58,13 +59,18 @@ impl Executors {
     }
 }
 
+/// Takes a command for the runtime, or gives it back when its queue is full.
+pub type RuntimeDoor = Box<dyn Fn(RuntimeCmd) -> Result<(), RuntimeCmd> + Send>;
+/// Takes the answer to a `ProbeNow`.
+pub type ProbeNowDone = Box<dyn Fn(Ticket, Result<RunResult, Box<str>>) + Send>;
+
 /// Where the outputs of a shard go.
 pub struct Routes {
     pub executor: u16,
-    pub engines: Vec<Box<dyn Fn(ProbeCmd) -> Result<(), ProbeCmd> + Send>>,
-    pub runtime: Box<dyn Fn(RuntimeCmd) -> Result<(), RuntimeCmd> + Send>,
+    pub engines: Vec<Inbox>,
+    pub runtime: RuntimeDoor,
     pub store: tokio::sync::mpsc::Sender<StoreUpdate>,
-    pub probe_now_done: Box<dyn Fn(Ticket, Result<RunResult, Box<str>>) + Send>,
+    pub probe_now_done: ProbeNowDone,
 }
 
 /// Starts the thread of one shard. It ends when every sender of its inbox is gone.
@@ -97,20 +103,22 @@ fn run(mut shard: Shard, inbox: &Receiver<Input>, routes: Routes) {
     }
 }
 
+/// What a full queue could not take waits here, in order. It is bounded by what one shard can have
+/// outstanding: a few commands per probe and container it owns.
 struct Carrier {
     routes: Routes,
-    engines: Vec<Backlog<ProbeCmd>>,
-    runtime: Backlog<RuntimeCmd>,
+    engines: Vec<Vec<ProbeCmd>>,
+    runtime: VecDeque<RuntimeCmd>,
 }
 
 impl Carrier {
     fn new(routes: Routes) -> Carrier {
-        let engines = routes.engines.iter().map(|_| Backlog::default()).collect();
-        Carrier { routes, engines, runtime: Backlog::default() }
+        let engines = routes.engines.iter().map(|_| Vec::new()).collect();
+        Carrier { routes, engines, runtime: VecDeque::new() }
     }
 
     fn has_backlog(&self) -> bool {
-        !self.runtime.waiting.is_empty() || self.engines.iter().any(|backlog| !backlog.waiting.is_empty())
+        !self.runtime.is_empty() || self.engines.iter().any(|backlog| !backlog.is_empty())
     }
 
     fn carry(&mut self, outputs: &mut Vec<Output>) {
@@ -118,18 +126,25 @@ impl Carrier {
             match output {
                 Output::Probe(cmd) => {
                     let (engine, cmd) = self.address(cmd);
-                    self.engines[engine].waiting.push_back(cmd);
+                    self.engines[engine].push(cmd);
                 }
-                Output::Runtime(cmd) => self.runtime.waiting.push_back(cmd),
+                Output::Runtime(cmd) => self.runtime.push_back(cmd),
                 Output::Event(event) => self.store(StoreUpdate::Event(event)),
                 Output::Status(snapshot) => self.store(StoreUpdate::Status(snapshot)),
                 Output::PodGone(pod) => self.store(StoreUpdate::PodGone(pod)),
                 Output::ProbeNowDone { ticket, result } => (self.routes.probe_now_done)(ticket, result),
             }
         }
-        self.runtime.offer(&self.routes.runtime);
+        while let Some(cmd) = self.runtime.pop_front() {
+            if let Err(cmd) = (self.routes.runtime)(cmd) {
+                self.runtime.push_front(cmd);
+                break;
+            }
+        }
         for (backlog, engine) in self.engines.iter_mut().zip(&self.routes.engines) {
-            backlog.offer(engine);
+            if !backlog.is_empty() {
+                engine.send(backlog);
+            }
         }
     }
 
@@ -162,29 +177,6 @@ impl Carrier {
         // The control thread never waits for an executor, so waiting for it here cannot lock up. It has
         // ended only when the whole agent is ending: nobody is left to show the update to.
         let _ = self.routes.store.blocking_send(update);
-    }
-}
-
-/// What a full queue could not take, in order. It is bounded by what one shard can have outstanding: a
-/// few commands per probe and container it owns.
-struct Backlog<T> {
-    waiting: VecDeque<T>,
-}
-
-impl<T> Default for Backlog<T> {
-    fn default() -> Self {
-        Backlog { waiting: VecDeque::new() }
-    }
-}
-
-impl<T> Backlog<T> {
-    fn offer(&mut self, take: impl Fn(T) -> Result<(), T>) {
-        while let Some(item) = self.waiting.pop_front() {
-            if let Err(item) = take(item) {
-                self.waiting.push_front(item);
-                return;
-            }
-        }
     }
 }
 

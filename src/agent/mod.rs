@@ -1,6 +1,15 @@
 //! The agent: its threads, the queues between them, and the order in which all of it starts and stops.
+//!
+//! ```text
+//! start      builds everything in order, and takes it down in the reverse order
+//! control    the control thread's loop: updates, API, signals, the end
+//! backend    what the API may ask of the agent
+//! directory  names and ports
+//! engines, executors, resolver   the threads
+//! ```
 
 mod backend;
+mod control;
 mod directory;
 mod engines;
 mod executors;
@@ -8,5 +17,4 @@ mod resolver;
 mod start;
 mod version;
 
-pub use backend::Agent;
-pub use start::{Config, Running, start};
+pub use start::{Config, Ended, run};

@@ -1,0 +1,239 @@
+//! Builds the agent in order, runs it, and takes it down in the reverse order.
+
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam::channel::{self, Receiver};
+use probe_core::decide::backoff::BackoffParams;
+use probe_core::engine::Engine;
+use probe_core::executor::{Input, Shard, ShardConfig};
+use probe_core::model::limits::SHARD_QUEUE_MAX;
+use probe_core::model::pod::PodSpec;
+use probe_core::model::runtime::RuntimeEvent;
+use probe_core::sensor::Sensor;
+use probe_core::sys::lock::StateLock;
+use probe_core::sys::spawn::Spawner;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+
+use super::backend::Agent;
+use super::control::Control;
+use super::executors::{Executors, Routes};
+use super::resolver::Resolver;
+use super::version::VersionFile;
+use super::{engines, executors};
+use crate::api::{self, Api};
+use crate::cli::events::Printer;
+use crate::runtime::{ProcessRuntime, RuntimeConfig};
+use crate::store::Store;
+
+/// Pod IP of every pod: containers of the process runtime share the host's network.
+const POD_IP: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// What the command line decided.
+pub struct Config {
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+    pub node_name: String,
+    /// At least one.
+    pub engine_shards: u16,
+    /// At least one.
+    pub executor_shards: u16,
+    pub max_container_restart_period: Duration,
+    /// For pods that come over the API, as for those of the command line.
+    pub default_initial_delay: Duration,
+    pub strict: bool,
+}
+
+/// Why the agent came to its end.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    AllSucceeded,
+    SomeFailed,
+    /// By a signal.
+    Stopped,
+}
+
+/// Runs the agent with these pods until they are finished or a signal ends them.
+///
+/// # Errors
+/// Anything that keeps the agent from starting: the state directory is held by another agent, io_uring is
+/// refused, leftovers of an earlier agent do not end, the socket cannot be made.
+pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Printer) -> anyhow::Result<Ended> {
+    let lock = StateLock::take(&config.state_dir)?;
+    let (version, first_version) = VersionFile::open(&config.state_dir)?;
+    let store = Store::new(first_version);
+
+    let (executors, inboxes) = executor_queues(config.executor_shards);
+    let (resolver, _resolvers) = Resolver::start().context("start the resolver threads")?;
+    let engines = (0..config.engine_shards)
+        .map(|n| engines::start(n, executors.clone(), resolver.clone()))
+        .collect::<Result<Vec<Engine>, _>>()?;
+    let runtime = Arc::new(start_runtime(config, spawner, &executors)?);
+    let agent = Agent::new(executors);
+    let (publish, updates) = mpsc::channel(SHARD_QUEUE_MAX);
+    let threads = start_executors(config, inboxes, &engines, &runtime, &agent, &publish)?;
+    drop(publish);
+
+    for pod in pods {
+        let name = pod.full_name();
+        agent.create(pod).with_context(|| format!("pod {name}"))?;
+    }
+    let ended = control(config, &agent, store, updates, version, &runtime, printer);
+
+    for engine in engines {
+        if let Err(error) = engine.stop() {
+            tracing::error!(%error, "an engine did not end well");
+        }
+    }
+    // The executors end when nobody can send to them any more, and the runtime when they have ended; both
+    // hold nothing by now, so the process may as well end without waiting for them.
+    drop((threads, runtime, agent));
+    remove_socket(&config.socket);
+    drop(lock);
+    ended
+}
+
+fn executor_queues(shards: u16) -> (Executors, Vec<Receiver<Input>>) {
+    let (inboxes, outboxes): (Vec<_>, Vec<_>) =
+        (0..shards).map(|_| channel::bounded(SHARD_QUEUE_MAX)).unzip();
+    (Executors::new(inboxes), outboxes)
+}
+
+fn start_runtime(config: &Config, spawner: Spawner, executors: &Executors) -> anyhow::Result<ProcessRuntime> {
+    let deliver = |executors: Executors| {
+        Arc::new(move |event: RuntimeEvent| {
+            // False only when the executors have ended, at the end of the agent: nobody is left to tell.
+            let _ = executors.send(instance_of(&event).pod, Input::Runtime(event));
+        })
+    };
+    let sensor = Arc::new(Sensor::start(deliver(executors.clone()))?);
+    let about = RuntimeConfig::of_this_process(config.state_dir.clone(), config.node_name.as_str().into())
+        .context("find the running binary")?;
+    let runtime = ProcessRuntime::start(about, spawner, sensor, deliver(executors.clone()))?;
+    for missing in runtime.missing() {
+        tracing::warn!("{missing}");
+    }
+    if runtime.ended_leftovers() > 0 {
+        tracing::warn!(instances = runtime.ended_leftovers(), "ended what an earlier agent had left running");
+    }
+    Ok(runtime)
+}
+
+fn instance_of(event: &RuntimeEvent) -> probe_core::model::id::InstanceId {
+    match event {
+        RuntimeEvent::Created { instance, .. }
+        | RuntimeEvent::Started { instance, .. }
+        | RuntimeEvent::StartFailed { instance, .. }
+        | RuntimeEvent::Exited { instance, .. }
+        | RuntimeEvent::Gone { instance, .. }
+        | RuntimeEvent::ExecDone { instance, .. } => *instance,
+    }
+}
+
+fn start_executors(
+    config: &Config,
+    inboxes: Vec<Receiver<Input>>,
+    engines: &[Engine],
+    runtime: &Arc<ProcessRuntime>,
+    agent: &Agent,
+    publish: &mpsc::Sender<crate::store::StoreUpdate>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::with_capacity(inboxes.len());
+    for (executor, inbox) in (0u16..).zip(inboxes) {
+        let shard = Shard::new(ShardConfig {
+            executor,
+            pod_ip: POD_IP,
+            backoff: BackoffParams::STANDARD.with_max(config.max_container_restart_period),
+            id_seed: random_seed().context("read random numbers from the system")?,
+        });
+        let (runtime, agent) = (Arc::clone(runtime), agent.clone());
+        let routes = Routes {
+            executor,
+            engines: engines.iter().map(Engine::inbox).collect(),
+            runtime: Box::new(move |cmd| runtime.submit(cmd)),
+            store: publish.clone(),
+            probe_now_done: Box::new(move |ticket, result| agent.probe_now_done(ticket, result)),
+        };
+        threads.push(executors::start(shard, inbox, routes).context("start an executor thread")?);
+    }
+    Ok(threads)
+}
+
+fn random_seed() -> Result<[u64; 4], getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    let mut seed = [0; 4];
+    for (word, chunk) in seed.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    }
+    Ok(seed)
+}
+
+fn control(
+    config: &Config,
+    agent: &Agent,
+    store: Store,
+    updates: mpsc::Receiver<crate::store::StoreUpdate>,
+    version: VersionFile,
+    runtime: &ProcessRuntime,
+    mut printer: Printer,
+) -> anyhow::Result<Ended> {
+    let body = async {
+        let listener = listen(&config.socket)?;
+        let api = Api {
+            store: store.clone(),
+            backend: Arc::new(agent.clone()),
+            state_dir: config.state_dir.clone(),
+            node_name: config.node_name.as_str().into(),
+            default_initial_delay: config.default_initial_delay,
+            strict: config.strict,
+        };
+        let server = tokio::task::spawn_local(api::serve(listener, api));
+        let print = Box::new(move |event| printer.print(event));
+        let ended = Control::new(agent.clone(), store, updates, version, runtime, print).run().await;
+        server.abort();
+        ended
+    };
+    block_on(body)
+}
+
+/// The control thread runs on tokio-uring, or on plain tokio where the host refuses io_uring.
+fn block_on<T>(body: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+        Ok(runtime) => runtime.block_on(body),
+        Err(_) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            tokio::task::LocalSet::new().block_on(&runtime, body)
+        }
+    }
+}
+
+/// The socket, for its owner only. One that is there already belongs to nobody: the state directory's lock
+/// is ours, unless an agent with another state directory serves it.
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("another agent serves {}: choose another path with --socket", path.display());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("make the socket {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("set the mode of {}", path.display()))?;
+    Ok(listener)
+}
+
+fn remove_socket(path: &Path) {
+    // It may be gone already; a new agent removes a stale one as well.
+    let _ = std::fs::remove_file(path);
+}

@@ -1,0 +1,60 @@
+//! `defib run`: the agent in the foreground, like `docker compose up`.
+
+use std::process::ExitCode;
+
+use probe_core::sys::host;
+use probe_core::sys::spawn::Spawner;
+
+use super::args::RunArgs;
+use super::events::Printer;
+use super::{exit, manifests};
+use crate::agent::{self, Config, Ended};
+use crate::{logging, paths};
+
+/// Engine threads are started one for so many cores.
+const CORES_PER_ENGINE: usize = 2;
+const ENGINES_MAX: u16 = 64;
+
+/// Runs the pods of the given manifests until all of them are finished or a signal asks to stop.
+///
+/// The order matters: the spawner is forked while this process has one thread and holds nothing, and the
+/// manifests are checked before anything of an earlier run is touched.
+pub fn run(args: &RunArgs) -> ExitCode {
+    match start(args) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("defib: {error:#}");
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+fn start(args: &RunArgs) -> anyhow::Result<u8> {
+    let spawner = Spawner::fork_before_threads()?;
+    logging::init(args.log_format);
+    let pods = manifests::load(&args.files, &args.manifest)?;
+    let config = Config {
+        state_dir: paths::state_dir(args.state_dir.as_deref())?,
+        socket: paths::socket_to_serve(args.socket.as_deref())?,
+        node_name: args.node_name.clone().unwrap_or_else(host::name),
+        engine_shards: args.engine_shards.unwrap_or_else(default_engine_shards),
+        executor_shards: args.executor_shards,
+        max_container_restart_period: args.max_container_restart_period,
+        default_initial_delay: args.manifest.default_initial_delay,
+        strict: args.manifest.strict,
+    };
+    let (printer, printing) = Printer::start()?;
+    let ended = agent::run(&config, spawner, pods, printer)?;
+    if printing.join().is_err() {
+        tracing::error!("the printing thread panicked; see its message above");
+    }
+    Ok(match ended {
+        Ended::AllSucceeded | Ended::Stopped => exit::OK,
+        Ended::SomeFailed => exit::FAILED,
+    })
+}
+
+fn default_engine_shards() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores / CORES_PER_ENGINE).unwrap_or(ENGINES_MAX).clamp(1, ENGINES_MAX)
+}
