@@ -1,5 +1,9 @@
 //! Exit codes (design section 5).
 
+use probe_core::engine::EngineError;
+use probe_core::ring::RingError;
+use probe_core::spec::LoadErrors;
+
 /// Done.
 pub const OK: u8 = 0;
 /// It ran, and failed.
@@ -11,3 +15,16 @@ pub const INVALID_INPUT: u8 = 3;
 pub const MISSING_FEATURE: u8 = 5;
 /// No agent answers on the socket (EX_UNAVAILABLE of sysexits.h).
 pub const UNREACHABLE: u8 = 69;
+
+/// The code for an error that ended a verb.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if cause.is::<LoadErrors>() {
+            return INVALID_INPUT;
+        }
+        if cause.is::<RingError>() || matches!(cause.downcast_ref(), Some(EngineError::Ring(_))) {
+            return MISSING_FEATURE;
+        }
+    }
+    FAILED
+}

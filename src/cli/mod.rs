@@ -1,8 +1,12 @@
 //! The command line: `args` says what can be typed, one file per verb does it.
 
-mod args;
+pub mod args;
 mod demo;
+pub mod events;
 mod exit;
+pub mod manifests;
+mod run;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -13,18 +17,29 @@ use args::{Cli, Verb};
 /// Parses the command line and runs the verb; the exit codes are those of design section 5.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.verb {
+    match dispatch(&cli.verb) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("{error:#}");
+            exit::code_of(&error).into()
+        }
+    }
+}
+
+fn dispatch(verb: &Verb) -> anyhow::Result<u8> {
+    match verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Validate(args) => validate::run(args),
+        Verb::Demo(args) => demo::run(&args.demo).map(|()| exit::OK),
         Verb::Version => {
             println!("defib {}", env!("CARGO_PKG_VERSION"));
-            exit::OK.into()
+            Ok(exit::OK)
         }
-        Verb::Demo(args) => match demo::run(&args.demo) {
-            Ok(()) => exit::OK.into(),
-            Err(error) => {
-                eprintln!("defib demo: {error:#}");
-                exit::FAILED.into()
-            }
-        },
-        _ => exit::FAILED.into(),
+        Verb::Apply(_)
+        | Verb::Get(_)
+        | Verb::Describe(_)
+        | Verb::Logs(_)
+        | Verb::Delete(_)
+        | Verb::Probe(_) => anyhow::bail!("not wired yet"),
     }
 }

@@ -1,7 +1,5 @@
 //! `defib run`: the agent in the foreground, like `docker compose up`.
 
-use std::process::ExitCode;
-
 use probe_core::sys::host;
 use probe_core::sys::spawn::Spawner;
 
@@ -19,17 +17,10 @@ const ENGINES_MAX: u16 = 64;
 ///
 /// The order matters: the spawner is forked while this process has one thread and holds nothing, and the
 /// manifests are checked before anything of an earlier run is touched.
-pub fn run(args: &RunArgs) -> ExitCode {
-    match start(args) {
-        Ok(code) => code.into(),
-        Err(error) => {
-            eprintln!("defib: {error:#}");
-            exit::code_of(&error).into()
-        }
-    }
-}
-
-fn start(args: &RunArgs) -> anyhow::Result<u8> {
+///
+/// # Errors
+/// Bad manifests, or anything that keeps the agent from starting.
+pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let spawner = Spawner::fork_before_threads()?;
     logging::init(args.log_format);
     let pods = manifests::load(&args.files, &args.manifest)?;

@@ -1,0 +1,250 @@
+//! Text to documents, documents to pods. Fields that Kubernetes does not know, fields given twice and values
+//! of the wrong type are errors, as in kubectl's strict decoding.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::error::{Place, Problem};
+use super::source::Source;
+
+/// Documents of one file.
+const DOCUMENTS_MAX: usize = 1_024;
+/// Nodes of one document, aliases followed: a YAML bomb ends here.
+const NODES_MAX: usize = 200_000;
+const DEPTH_MAX: usize = 64;
+const ALIASES_MAX: usize = 1_000;
+
+/// A pod as it was written, and where.
+pub struct Decoded {
+    pub place: Place,
+    pub pod: Pod,
+    /// Field paths that Kubernetes does not know.
+    pub unknown: Vec<String>,
+}
+
+/// All pods of one source.
+pub fn decode(source: &Source, problems: &mut Vec<Problem>) -> Vec<Decoded> {
+    let mut pods = Vec::new();
+    let mut document = 0;
+    for part in documents(&source.text) {
+        document += 1;
+        let place = Place { file: source.file.clone(), document: Some(document) };
+        if document > DOCUMENTS_MAX {
+            let text = format!("more than {DOCUMENTS_MAX} documents: split the file");
+            problems.push(Problem { place, text });
+            break;
+        }
+        match parse(&part) {
+            Ok(Value::Null) => document -= 1,
+            Ok(value) => expand_lists(&place, value, 0, &mut pods, problems),
+            Err(text) => problems.push(Problem { place, text }),
+        }
+    }
+    if document == 0 {
+        let place = Place { file: source.file.clone(), document: None };
+        problems.push(Problem { place, text: "no document in it: a v1 Pod is expected".into() });
+    }
+    pods
+}
+
+/// A part of the file between two document markers.
+struct Document<'a> {
+    text: &'a str,
+    /// Lines of the file before it.
+    lines_before: usize,
+}
+
+/// Splits at lines that begin with `---`: nothing inside a document can begin a line so (YAML 1.2, 9.1.2).
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut parts = Vec::new();
+    let (mut start, mut offset, mut lines, mut lines_before) = (0, 0, 0, 0);
+    for line in text.split_inclusive('\n') {
+        let is_marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if is_marker && offset > start {
+            parts.push(Document { text: &text[start..offset], lines_before });
+            (start, lines_before) = (offset, lines);
+        }
+        offset += line.len();
+        lines += 1;
+    }
+    parts.push(Document { text: &text[start..], lines_before });
+    parts
+}
+
+fn parse(document: &Document<'_>) -> Result<Value, String> {
+    if document.text.trim_start().starts_with('{') {
+        let parsed: Result<UniqueKeys, _> = serde_json::from_str(document.text);
+        return match parsed {
+            Ok(UniqueKeys(value)) => Ok(value),
+            // YAML has a flow form that begins in the same way.
+            Err(_) if serde_saphyr_value(document).is_ok() => serde_saphyr_value(document),
+            Err(error) => Err(format!("not valid JSON: {error}")),
+        };
+    }
+    serde_saphyr_value(document)
+}
+
+fn serde_saphyr_value(document: &Document<'_>) -> Result<Value, String> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: NODES_MAX,
+            max_events: 4 * NODES_MAX,
+            max_depth: DEPTH_MAX,
+            max_aliases: ALIASES_MAX,
+        },
+    };
+    let parsed: Result<Option<Value>, _> = serde_saphyr::from_str_with_options(document.text, options);
+    match parsed {
+        Ok(value) => Ok(value.unwrap_or(Value::Null)),
+        Err(error) => {
+            let line = error.location().map_or(0, |at| at.line() as usize) + document.lines_before;
+            let text = first_line(&error.without_snippet().to_string());
+            Err(format!("not valid YAML: line {line}: {text}"))
+        }
+    }
+}
+
+/// The parser adds its own line, counted from the document's start; ours counts from the file's.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.find(" at line ").or_else(|| line.find("line ").filter(|at| *at == 0)) {
+        Some(at) if at > 0 => line[..at].trim_end_matches([' ', ',', ':']).to_owned(),
+        Some(_) | None => line.trim_start_matches("error: ").to_owned(),
+    }
+}
+
+/// A JSON value whose objects have no key twice (serde_json itself keeps the last).
+struct UniqueKeys(Value);
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<UniqueKeys, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(UniqueKeys)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> serde::de::Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(UniqueKeys(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(items.into())
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = serde_json::Map::new();
+        while let Some((key, UniqueKeys(value))) = map.next_entry::<String, UniqueKeys>()? {
+            if object.contains_key(&key) {
+                return Err(serde::de::Error::custom(format!("duplicate field `{key}`")));
+            }
+            object.insert(key, value);
+        }
+        Ok(object.into())
+    }
+}
+
+/// A document is a pod, or a list of such.
+fn expand_lists(
+    place: &Place,
+    value: Value,
+    depth: usize,
+    pods: &mut Vec<Decoded>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut problem = |text: String| problems.push(Problem { place: place.clone(), text });
+    let text_of = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if !value.is_object() {
+        return problem("not an object: a v1 Pod is expected".into());
+    }
+    let (version, kind) = (text_of("apiVersion"), text_of("kind"));
+    match (version.as_str(), kind.as_str()) {
+        ("v1", "Pod") => match pod(place, value) {
+            Ok(decoded) => pods.push(decoded),
+            Err(text) => problem(text),
+        },
+        ("v1", "List" | "PodList") if depth == 0 => {
+            let Some(Value::Array(items)) = value.get("items").cloned() else {
+                return problem("items: Required value: a list of v1 Pods is expected".into());
+            };
+            if items.is_empty() {
+                return problem("items: Required value: the list is empty".into());
+            }
+            for mut item in items {
+                // Items of a PodList carry no type of their own.
+                if kind == "PodList" && let Some(object) = item.as_object_mut() {
+                    object.entry("apiVersion").or_insert_with(|| "v1".into());
+                    object.entry("kind").or_insert_with(|| "Pod".into());
+                }
+                expand_lists(place, item, depth + 1, pods, problems);
+            }
+        }
+        ("", _) => problem("apiVersion: Required value: v1 is expected".into()),
+        (_, "") => problem("kind: Required value: Pod is expected".into()),
+        (version, kind) => {
+            problem(format!("no kind \"{kind}\" in version \"{version}\" can be run: v1 Pod is expected"));
+        }
+    }
+}
+
+/// A typed pod.
+pub fn pod(place: &Place, value: Value) -> Result<Decoded, String> {
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let parsed: Result<Pod, serde_json::Error> =
+        serde_ignored::deserialize(tracked, |path| unknown.push(ignored_path(&path)));
+    let pod = parsed.map_err(|error| {
+        let path = track.path().to_string();
+        format!("{path}: Invalid value: {error}")
+    })?;
+    Ok(Decoded { place: place.clone(), pod, unknown })
+}
+
+/// `spec.containers[0].foo`
+fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", ignored_path(parent)),
+        Path::Map { parent, key } => {
+            let parent = ignored_path(parent);
+            if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") }
+        }
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            ignored_path(parent)
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Loads manifests for the verbs that take them, and says what of them has no effect.
+
+use std::io;
+use std::path::PathBuf;
+
+use probe_core::model::id::PodUid;
+use probe_core::model::pod::PodSpec;
+use probe_core::spec::{self, LoadOptions};
+
+use super::args::ManifestArgs;
+
+/// The pods of these files; warnings go to standard error.
+///
+/// # Errors
+/// [`spec::LoadErrors`]: everything that is wrong, one line each.
+pub fn load(files: &[PathBuf], args: &ManifestArgs) -> anyhow::Result<Vec<PodSpec>> {
+    let mut new_uid = random_uid;
+    let mut options = LoadOptions {
+        strict: args.strict,
+        default_initial_delay: args.default_initial_delay,
+        new_uid: &mut new_uid,
+    };
+    let loaded = spec::load_files(files, &mut io::stdin().lock(), &mut options)?;
+    for field in &loaded.not_honoured {
+        eprintln!("warning: {field}");
+    }
+    Ok(loaded.pods)
+}
+
+/// A random UUID, version 4 (RFC 9562, 5.4). Without random numbers nothing here can work, so it ends there.
+pub fn random_uid() -> PodUid {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("no random numbers from the system: {error}"));
+    let random = u128::from_be_bytes(bytes);
+    PodUid(random & !(0xf << 76) & !(0b11 << 62) | 0x4 << 76 | 0b10 << 62)
+}
