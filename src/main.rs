@@ -1,8 +1,10 @@
 //! defib: parse, run, exit code. Everything else is in `cli/` and below.
 
+mod agent;
 mod api;
 mod cli;
 mod files;
+mod logging;
 mod logs;
 mod paths;
 mod runtime;

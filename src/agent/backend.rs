@@ -4,16 +4,20 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use probe_core::decide::messages;
 use probe_core::executor::{Input, PodCmd};
 use probe_core::model::id::{ContainerIx, PodUid, Ticket};
 use probe_core::model::pod::PodSpec;
 use probe_core::model::probe::{ProbeKind, RunResult};
+use probe_core::spec::{self, JsonContext, LoadOptions, Problem};
 use tokio::sync::oneshot;
 
-use super::directory::{Directory, NODE_PORTS, Ports, Refusal};
+use super::directory::{Directory, NODE_PORTS, Ports};
 use super::executors::Executors;
+use crate::api::{Backend, Cause, Manifest, ProbeNow, Refusal};
+use crate::cli::manifests::random_uid;
 
 /// Runs of probes that people wait for at the same time.
 const PROBE_NOW_MAX: usize = 256;
@@ -26,6 +30,7 @@ pub struct Agent {
 
 struct Shared {
     executors: Executors,
+    defaults: Defaults,
     directory: Mutex<Directory>,
     waiting: Mutex<HashMap<Ticket, oneshot::Sender<ProbeAnswer>>>,
     next_ticket: AtomicU64,
@@ -33,22 +38,19 @@ struct Shared {
 
 type ProbeAnswer = Result<RunResult, Box<str>>;
 
-/// Why a pod was not taken.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CreateError {
-    #[error("a pod of this name exists")]
-    Exists,
-    #[error("the node is full: no more than {} pods", probe_core::model::limits::PODS_MAX)]
-    Full,
-    #[error("the agent is busy: try again")]
-    Busy,
+/// How pods that come over the API are read: as those of the command line.
+#[derive(Copy, Clone, Debug)]
+pub struct Defaults {
+    pub strict: bool,
+    pub initial_delay: Duration,
 }
 
 impl Agent {
-    pub fn new(executors: Executors) -> Agent {
+    pub fn new(executors: Executors, defaults: Defaults) -> Agent {
         Agent {
             shared: Arc::new(Shared {
                 executors,
+                defaults,
                 directory: Mutex::default(),
                 waiting: Mutex::default(),
                 next_ticket: AtomicU64::new(0),
@@ -56,66 +58,7 @@ impl Agent {
         }
     }
 
-    /// Takes a new pod. One whose ports are taken exists from now on, as Failed (design 9.4).
-    ///
-    /// # Errors
-    /// [`CreateError`]; nothing was changed.
-    pub fn create(&self, spec: PodSpec) -> Result<(), CreateError> {
-        let spec = Arc::new(spec);
-        let mut directory = self.directory();
-        let ports = directory.insert(&spec).map_err(|refusal| match refusal {
-            Refusal::Exists => CreateError::Exists,
-            Refusal::Full => CreateError::Full,
-        })?;
-        let uid = spec.uid;
-        let cmd = match ports {
-            Ports::Free => PodCmd::Add(spec),
-            Ports::Taken => {
-                PodCmd::Reject { spec, reason: NODE_PORTS, message: messages::NODE_PORTS_EVENT.into() }
-            }
-        };
-        self.send(uid, cmd).inspect_err(|_| directory.remove(uid))
-    }
-
-    /// Replaces the manifest of an existing pod (design 9.5). The caller has checked what may change.
-    ///
-    /// # Errors
-    /// [`CreateError::Busy`]; nothing was changed.
-    pub fn update(&self, spec: PodSpec) -> Result<(), CreateError> {
-        let spec = Arc::new(spec);
-        self.send(spec.uid, PodCmd::Update(Arc::clone(&spec)))?;
-        self.directory().replace(&spec);
-        Ok(())
-    }
-
-    /// Begins to stop and forget a pod; a second delete can only shorten the first.
-    ///
-    /// # Errors
-    /// [`CreateError::Busy`]; nothing was changed.
-    pub fn delete(&self, pod: PodUid, grace_s: Option<u32>) -> Result<(), CreateError> {
-        self.send(pod, PodCmd::Delete { pod, grace_s })
-    }
-
-    /// Runs one probe now, outside its schedule and thresholds. `Err` of the answer says why it could not.
-    pub async fn probe_now(&self, pod: PodUid, container: ContainerIx, kind: ProbeKind) -> ProbeAnswer {
-        let ticket = Ticket(self.shared.next_ticket.fetch_add(1, Ordering::Relaxed));
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut waiting = self.waiting();
-            if waiting.len() >= PROBE_NOW_MAX {
-                return Err("too many probes are being run by hand: try again".into());
-            }
-            waiting.insert(ticket, answer);
-        }
-        let forget = ForgetOnDrop { agent: self, ticket };
-        self.send(pod, PodCmd::ProbeNow { pod, container, kind, ticket })
-            .map_err(|error| Box::<str>::from(error.to_string()))?;
-        let result = answered.await.unwrap_or_else(|_| Err("the agent is stopping".into()));
-        drop(forget);
-        result
-    }
-
-    /// The answer of an executor to [`Agent::probe_now`].
+    /// The answer of an executor to [`Backend::probe_now`].
     pub(super) fn probe_now_done(&self, ticket: Ticket, result: ProbeAnswer) {
         if let Some(waiting) = self.waiting().remove(&ticket) {
             // Whoever asked may have gone away.
@@ -138,8 +81,8 @@ impl Agent {
         self.directory().uids()
     }
 
-    fn send(&self, pod: PodUid, cmd: PodCmd) -> Result<(), CreateError> {
-        self.shared.executors.try_send(pod, Input::Pod(cmd)).map_err(|_| CreateError::Busy)
+    fn send(&self, pod: PodUid, cmd: PodCmd) -> Result<(), Refusal> {
+        self.shared.executors.try_send(pod, Input::Pod(cmd)).map_err(|_| Refusal::Busy)
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
@@ -149,6 +92,92 @@ impl Agent {
     fn waiting(&self) -> MutexGuard<'_, HashMap<Ticket, oneshot::Sender<ProbeAnswer>>> {
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Backend for Agent {
+    fn parse(&self, manifest: &Manifest<'_>) -> Result<PodSpec, Vec<Cause>> {
+        let Defaults { strict, initial_delay } = self.shared.defaults;
+        let mut new_uid = || manifest.uid.unwrap_or_else(random_uid);
+        let mut options = LoadOptions { strict, default_initial_delay: initial_delay, new_uid: &mut new_uid };
+        let context = JsonContext { namespace: manifest.namespace, base_dir: manifest.base_dir };
+        match spec::pod_from_json(manifest.body, &context, &mut options) {
+            Ok(loaded) => Ok(loaded.spec),
+            Err(errors) => Err(errors.problems.iter().map(cause).collect()),
+        }
+    }
+
+    fn create(&self, spec: PodSpec) -> Result<(), Refusal> {
+        let spec = Arc::new(spec);
+        let mut directory = self.directory();
+        let ports = directory.insert(&spec)?;
+        let uid = spec.uid;
+        let cmd = match ports {
+            Ports::Free => PodCmd::Add(spec),
+            // It exists from now on, as Failed (design 9.4).
+            Ports::Taken => {
+                PodCmd::Reject { spec, reason: NODE_PORTS, message: messages::NODE_PORTS_EVENT.into() }
+            }
+        };
+        self.send(uid, cmd).inspect_err(|_| directory.remove(uid))
+    }
+
+    fn update(&self, spec: PodSpec) -> Result<(), Refusal> {
+        let spec = Arc::new(spec);
+        let mut directory = self.directory();
+        if !directory.has(spec.uid) {
+            return Err(Refusal::Gone);
+        }
+        self.send(spec.uid, PodCmd::Update(Arc::clone(&spec)))?;
+        directory.replace(&spec);
+        Ok(())
+    }
+
+    fn delete(&self, pod: PodUid, grace_s: Option<u32>) -> Result<(), Refusal> {
+        if self.directory().has(pod) {
+            self.send(pod, PodCmd::Delete { pod, grace_s })
+        } else {
+            Err(Refusal::Gone)
+        }
+    }
+
+    fn probe_now(&self, pod: PodUid, container: ContainerIx, kind: ProbeKind) -> ProbeNow {
+        let agent = self.clone();
+        Box::pin(async move {
+            let ticket = Ticket(agent.shared.next_ticket.fetch_add(1, Ordering::Relaxed));
+            let (answer, answered) = oneshot::channel();
+            {
+                let mut waiting = agent.waiting();
+                if waiting.len() >= PROBE_NOW_MAX {
+                    return Err("too many probes are being run by hand: try again".into());
+                }
+                waiting.insert(ticket, answer);
+            }
+            let _forget = ForgetOnDrop { agent: &agent, ticket };
+            let cmd = PodCmd::ProbeNow { pod, container, kind, ticket };
+            agent.send(pod, cmd).map_err(|refusal| Box::<str>::from(refusal.to_string()))?;
+            answered.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
+        })
+    }
+}
+
+/// `spec.x: Required value: y` as the API shows it: field and message apart, with the reason's name.
+fn cause(problem: &Problem) -> Cause {
+    const REASONS: [(&str, &str); 6] = [
+        ("Required value", "FieldValueRequired"),
+        ("Invalid value", "FieldValueInvalid"),
+        ("Forbidden", "FieldValueForbidden"),
+        ("Unsupported value", "FieldValueNotSupported"),
+        ("Duplicate value", "FieldValueDuplicate"),
+        ("Too many", "FieldValueTooMany"),
+    ];
+    let text = &problem.text;
+    for (words, reason) in REASONS {
+        if let Some((field, rest)) = text.split_once(&format!(": {words}")) {
+            let message = format!("{words}{rest}").into();
+            return Cause { reason: reason.into(), field: field.into(), message };
+        }
+    }
+    Cause { reason: "FieldValueInvalid".into(), field: "".into(), message: text.as_str().into() }
 }
 
 /// A caller that goes away leaves no entry behind.

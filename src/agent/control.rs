@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::backend::Agent;
 use super::start::Ended;
 use super::version::VersionFile;
+use crate::api::Backend;
 use crate::runtime::ProcessRuntime;
 use crate::store::{Store, StoreUpdate};
 
@@ -54,16 +55,7 @@ impl<'a> Control<'a> {
         runtime: &'a ProcessRuntime,
         print: Box<dyn FnMut(probe_core::model::event::PodEvent)>,
     ) -> Control<'a> {
-        Control {
-            agent,
-            store,
-            updates,
-            version,
-            runtime,
-            print,
-            phases: HashMap::new(),
-            any_failed: false,
-        }
+        Control { agent, store, updates, version, runtime, print, phases: HashMap::new(), any_failed: false }
     }
 
     /// Runs until every pod is finished for good, or a signal has stopped them all.
@@ -180,7 +172,11 @@ impl<'a> Control<'a> {
             let (spec, status) = (&pod.snapshot.spec, &pod.snapshot.status);
             for ((ix, _), container) in spec.indexed().zip(&status.containers) {
                 if matches!(container.state, ContainerState::Running { .. }) {
-                    self.kill(InstanceId { pod: spec.uid, container: ix, restart_count: container.restart_count });
+                    self.kill(InstanceId {
+                        pod: spec.uid,
+                        container: ix,
+                        restart_count: container.restart_count,
+                    });
                 }
             }
         }

@@ -7,12 +7,10 @@ use probe_core::model::id::PodUid;
 use probe_core::model::limits::PODS_MAX;
 use probe_core::model::pod::{ContainerPort, PodSpec, Protocol};
 
+use crate::api::Refusal;
+
 /// What `PodStatus.reason` and the event say of a pod whose ports are taken.
 pub const NODE_PORTS: &str = "NodePorts";
-/// The scheduler plugin's own words for it (kubernetes `nodeports.ErrReason`, wrapped as kubelet's
-/// admission does).
-pub const NODE_PORTS_MESSAGE: &str =
-    "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
 
 /// All pods that were accepted and are not gone.
 #[derive(Default)]
@@ -25,15 +23,6 @@ struct Entry {
     spec: Arc<PodSpec>,
     /// A finished pod keeps its name and gives up its ports.
     finished: bool,
-}
-
-/// Why a pod was not accepted.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// A pod of this namespace and name exists.
-    Exists,
-    /// [`PODS_MAX`] pods exist.
-    Full,
 }
 
 impl Directory {
@@ -50,7 +39,8 @@ impl Directory {
         if self.by_uid.len() >= PODS_MAX {
             return Err(Refusal::Full);
         }
-        let taken = self.by_uid.values().filter(|other| !other.finished).any(|other| clash(&other.spec, spec));
+        let taken =
+            self.by_uid.values().filter(|other| !other.finished).any(|other| clash(&other.spec, spec));
         self.by_name.insert(name, spec.uid);
         self.by_uid.insert(spec.uid, Entry { spec: Arc::clone(spec), finished: taken });
         Ok(if taken { Ports::Taken } else { Ports::Free })
@@ -75,6 +65,11 @@ impl Directory {
         if let Some(entry) = self.by_uid.remove(&pod) {
             self.by_name.remove(&(entry.spec.namespace.clone(), entry.spec.name.clone()));
         }
+    }
+
+    /// The pod was accepted and is not gone.
+    pub fn has(&self, pod: PodUid) -> bool {
+        self.by_uid.contains_key(&pod)
     }
 
     /// Every pod that is not gone.

@@ -1,9 +1,6 @@
 //! Builds the agent in order, runs it, and takes it down in the reverse order.
 
-use std::future::Future;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,17 +16,18 @@ use probe_core::model::runtime::RuntimeEvent;
 use probe_core::sensor::Sensor;
 use probe_core::sys::lock::StateLock;
 use probe_core::sys::spawn::Spawner;
-use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::backend::Agent;
+use super::backend::{Agent, Defaults};
 use super::control::Control;
 use super::executors::{Executors, Routes};
 use super::resolver::Resolver;
 use super::version::VersionFile;
 use super::{engines, executors};
-use crate::api::{self, Api};
+use crate::api::{self, Api, Backend, Socket};
 use crate::cli::events::Printer;
+use crate::files;
+use crate::logs::LogDoor;
 use crate::runtime::{ProcessRuntime, RuntimeConfig};
 use crate::store::Store;
 
@@ -76,7 +74,8 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
         .map(|n| engines::start(n, executors.clone(), resolver.clone()))
         .collect::<Result<Vec<Engine>, _>>()?;
     let runtime = Arc::new(start_runtime(config, spawner, &executors)?);
-    let agent = Agent::new(executors);
+    let defaults = Defaults { strict: config.strict, initial_delay: config.default_initial_delay };
+    let agent = Agent::new(executors, defaults);
     let (publish, updates) = mpsc::channel(SHARD_QUEUE_MAX);
     let threads = start_executors(config, inboxes, &engines, &runtime, &agent, &publish)?;
     drop(publish);
@@ -95,7 +94,6 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
     // The executors end when nobody can send to them any more, and the runtime when they have ended; both
     // hold nothing by now, so the process may as well end without waiting for them.
     drop((threads, runtime, agent));
-    remove_socket(&config.socket);
     drop(lock);
     ended
 }
@@ -185,55 +183,29 @@ fn control(
     runtime: &ProcessRuntime,
     mut printer: Printer,
 ) -> anyhow::Result<Ended> {
-    let body = async {
-        let listener = listen(&config.socket)?;
+    let socket = Socket::bind(&config.socket)?;
+    files::block_on(|io| async move {
+        let (logs, log_worker) = LogDoor::new(&config.state_dir, io);
+        let log_worker = tokio::task::spawn_local(log_worker.run());
         let api = Api {
             store: store.clone(),
             backend: Arc::new(agent.clone()),
-            state_dir: config.state_dir.clone(),
+            logs,
             node_name: config.node_name.as_str().into(),
-            default_initial_delay: config.default_initial_delay,
-            strict: config.strict,
         };
-        let server = tokio::task::spawn_local(api::serve(listener, api));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = api::serve(&socket, api, async { drop(stopped.await) });
         let print = Box::new(move |event| printer.print(event));
-        let ended = Control::new(agent.clone(), store, updates, version, runtime, print).run().await;
-        server.abort();
+        let mut control = Control::new(agent.clone(), store, updates, version, runtime, print);
+        let living = async {
+            let ended = control.run().await;
+            drop(stop);
+            ended
+        };
+        let (ended, served) = tokio::join!(living, serving);
+        log_worker.abort();
+        served.context("serve the API")?;
         ended
-    };
-    block_on(body)
-}
-
-/// The control thread runs on tokio-uring, or on plain tokio where the host refuses io_uring.
-fn block_on<T>(body: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-        Ok(runtime) => runtime.block_on(body),
-        Err(_) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            tokio::task::LocalSet::new().block_on(&runtime, body)
-        }
-    }
-}
-
-/// The socket, for its owner only. One that is there already belongs to nobody: the state directory's lock
-/// is ours, unless an agent with another state directory serves it.
-fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        anyhow::bail!("another agent serves {}: choose another path with --socket", path.display());
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).with_context(|| format!("make the socket {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("set the mode of {}", path.display()))?;
-    Ok(listener)
-}
-
-fn remove_socket(path: &Path) {
-    // It may be gone already; a new agent removes a stale one as well.
-    let _ = std::fs::remove_file(path);
+    })
+    .context("start the control thread")?
 }

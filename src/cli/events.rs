@@ -32,7 +32,8 @@ impl Printer {
         let (events, queue) = channel::bounded(PRINT_QUEUE_MAX);
         let wanted = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let colour = if wanted { Colour::Ansi } else { Colour::Never };
-        let thread = thread::Builder::new().name("printer".into()).spawn(move || print_all(&queue, colour))?;
+        let thread =
+            thread::Builder::new().name("printer".into()).spawn(move || print_all(&queue, colour))?;
         Ok((Printer { events, dropped: 0 }, thread))
     }
 

@@ -124,7 +124,9 @@ impl Pod {
     fn gate_view(&self, ix: ContainerIx, phase: Option<Phase>) -> Option<GateView> {
         let spec = self.spec.containers.get(ix.at())?;
         let container = &self.containers[ix.at()];
-        let seen = container.newest.as_ref().map(|record| Seen {
+        // Kubelet never sees an instance between creation and start: it is not there before it runs.
+        let newest = container.newest.as_ref().filter(|record| record.state != RecordState::Created);
+        let seen = newest.map(|record| Seen {
             instance: record.instance,
             state: match (container.started_at(), record.exit_code()) {
                 (Some(started_at), _) => SeenState::Running { started_at },

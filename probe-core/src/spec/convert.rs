@@ -139,7 +139,9 @@ fn probe(probe: &k8s::Probe) -> Option<ProbeSpec> {
     let handler = match (&probe.exec, &probe.http_get, &probe.tcp_socket) {
         (Some(exec), ..) => Handler::Exec(self::exec(exec)),
         (_, Some(http), _) => Handler::HttpGet(self::http(http)),
-        (.., Some(tcp)) => Handler::TcpSocket(TcpSocketAction { host: host(tcp.host.as_deref()), port: port_ref(&tcp.port) }),
+        (.., Some(tcp)) => {
+            Handler::TcpSocket(TcpSocketAction { host: host(tcp.host.as_deref()), port: port_ref(&tcp.port) })
+        }
         (None, None, None) => return None,
     };
     let number = |value: Option<i32>| u32::try_from(value.unwrap_or_default()).unwrap_or_default();
@@ -210,5 +212,7 @@ fn signal(name: &str) -> Option<i32> {
 
 /// FNV-1a, 64 bits: stable over versions and machines. Fields are serialised in a fixed order.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

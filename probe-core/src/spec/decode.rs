@@ -60,7 +60,9 @@ fn documents(text: &str) -> Vec<Document<'_>> {
     let mut parts = Vec::new();
     let (mut start, mut offset, mut lines, mut lines_before) = (0, 0, 0, 0);
     for line in text.split_inclusive('\n') {
-        let is_marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        let is_marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
         if is_marker && offset > start {
             parts.push(Document { text: &text[start..offset], lines_before });
             (start, lines_before) = (offset, lines);
@@ -204,7 +206,9 @@ fn expand_lists(
             }
             for mut item in items {
                 // Items of a PodList carry no type of their own.
-                if kind == "PodList" && let Some(object) = item.as_object_mut() {
+                if kind == "PodList"
+                    && let Some(object) = item.as_object_mut()
+                {
                     object.entry("apiVersion").or_insert_with(|| "v1".into());
                     object.entry("kind").or_insert_with(|| "Pod".into());
                 }

@@ -26,7 +26,8 @@ fn apply_container(container: &mut Container, initial_delay_s: i32) {
     for port in container.ports.iter_mut().flatten() {
         fill(&mut port.protocol, "TCP");
     }
-    let probes = [&mut container.startup_probe, &mut container.readiness_probe, &mut container.liveness_probe];
+    let probes =
+        [&mut container.startup_probe, &mut container.readiness_probe, &mut container.liveness_probe];
     for probe in probes.into_iter().flatten() {
         apply_probe(probe, initial_delay_s);
     }

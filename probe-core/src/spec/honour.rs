@@ -75,7 +75,10 @@ fn container(path: &str, one: &Container, named: &mut Named) {
     add(path, fields, named);
     for (at, var) in one.env.iter().flatten().enumerate() {
         if !is_honoured_env(var) {
-            named.push((format!("{path}.env[{at}].valueFrom"), "the variable is left out: this source is not known"));
+            named.push((
+                format!("{path}.env[{at}].valueFrom"),
+                "the variable is left out: this source is not known",
+            ));
         }
     }
     for (field, probe) in [
@@ -91,7 +94,8 @@ fn container(path: &str, one: &Container, named: &mut Named) {
         for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             let Some(hook) = hook else { continue };
             let https = hook.http_get.as_ref().is_some_and(|http| http.scheme.as_deref() == Some("HTTPS"));
-            let fields = [("tcpSocket", hook.tcp_socket.is_some(), NOT_YET), ("httpGet.scheme", https, NOT_YET)];
+            let fields =
+                [("tcpSocket", hook.tcp_socket.is_some(), NOT_YET), ("httpGet.scheme", https, NOT_YET)];
             add(&format!("{path}.lifecycle.{field}"), fields, named);
         }
     }
@@ -130,7 +134,9 @@ fn security(path: &str, one: &Container, named: &mut Named) {
 }
 
 fn add<const N: usize>(path: &str, fields: [(&str, bool, &'static str); N], named: &mut Named) {
-    named.extend(fields.into_iter().filter(|(_, set, _)| *set).map(|(field, _, why)| (format!("{path}.{field}"), why)));
+    named.extend(
+        fields.into_iter().filter(|(_, set, _)| *set).map(|(field, _, why)| (format!("{path}.{field}"), why)),
+    );
 }
 
 /// A value, or a field of the pod that is known here.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -57,7 +57,8 @@ pub fn load_files(
     for source in source::read_all(paths, stdin, &mut problems) {
         for decoded in decode::decode(&source, &mut problems) {
             let place = decoded.place.clone();
-            if let Some(pod) = take(decoded, source.folder.clone(), options, &mut problems, &mut loaded.not_honoured)
+            if let Some(pod) =
+                take(decoded, source.folder.clone(), options, &mut problems, &mut loaded.not_honoured)
             {
                 loaded.pods.push(pod);
                 places.push(place);
@@ -68,19 +69,43 @@ pub fn load_files(
     if problems.is_empty() { Ok(loaded) } else { Err(LoadErrors { problems }) }
 }
 
-/// Loads one pod that came over the API; `origin` stands for the file in errors.
+/// What a request says of a pod besides its body.
+#[derive(Copy, Clone, Debug)]
+pub struct JsonContext<'a> {
+    /// Of the request's path; a body that names another one is wrong.
+    pub namespace: &'a str,
+    /// What relative commands count from; None: the root.
+    pub base_dir: Option<&'a Path>,
+}
+
+/// Loads one pod that came over the API.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn pod_from_json(bytes: &[u8], origin: &str, options: &mut LoadOptions<'_>) -> Result<LoadedPod, LoadErrors> {
-    let place = Place { file: origin.to_owned(), document: None };
+pub fn pod_from_json(
+    bytes: &[u8],
+    context: &JsonContext<'_>,
+    options: &mut LoadOptions<'_>,
+) -> Result<LoadedPod, LoadErrors> {
+    let place = Place { file: "request".to_owned(), document: None };
     let mut problems = Vec::new();
     let mut not_honoured = Vec::new();
+    let folder = context.base_dir.unwrap_or(Path::new("/")).to_owned();
     let decoded = serde_json::from_slice::<Value>(bytes)
         .map_err(|error| format!("not valid JSON: {error}"))
         .and_then(|value| decode::pod(&place, value));
     let spec = match decoded {
-        Ok(decoded) => take(decoded, PathBuf::from("/"), options, &mut problems, &mut not_honoured),
+        Ok(mut decoded) => {
+            let namespace =
+                decoded.pod.metadata.namespace.get_or_insert_with(|| context.namespace.to_owned());
+            if namespace != context.namespace {
+                let text = format!(
+                    "metadata.namespace: Invalid value: {namespace:?}: does not match the namespace of the request"
+                );
+                problems.push(Problem { place, text });
+            }
+            take(decoded, folder, options, &mut problems, &mut not_honoured)
+        }
         Err(text) => {
             problems.push(Problem { place, text });
             None
@@ -111,11 +136,14 @@ fn take(
     for text in validate::pod(&pod) {
         problem(text);
     }
-    let containers = pod.spec.as_ref().map_or(0, |spec| {
-        spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len)
-    });
+    let containers = pod
+        .spec
+        .as_ref()
+        .map_or(0, |spec| spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len));
     if containers > POD_CONTAINERS_MAX {
-        problem(format!("spec.containers: Too many: {containers}: must have at most {POD_CONTAINERS_MAX} items"));
+        problem(format!(
+            "spec.containers: Too many: {containers}: must have at most {POD_CONTAINERS_MAX} items"
+        ));
     }
     for (path, why) in honour::not_honoured(&pod) {
         if options.strict {

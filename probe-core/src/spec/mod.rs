@@ -24,4 +24,4 @@ mod tests;
 mod validate;
 
 pub use error::{LoadErrors, NotHonoured, Place, Problem};
-pub use load::{LoadOptions, Loaded, LoadedPod, load_files, pod_from_json};
+pub use load::{JsonContext, LoadOptions, Loaded, LoadedPod, load_files, pod_from_json};

@@ -11,7 +11,8 @@ const LABEL_TEXT: &str = "a lowercase RFC 1123 label must consist of lower case 
 const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
     or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const ENV_TEXT: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_TEXT: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 /// What is wrong with a DNS-1123 label; empty when nothing is.
 pub fn label(name: &str) -> Vec<String> {

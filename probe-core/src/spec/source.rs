@@ -21,7 +21,11 @@ pub fn read_all(paths: &[PathBuf], stdin: &mut dyn Read, problems: &mut Vec<Prob
     for path in paths {
         if path.as_os_str() == "-" {
             let folder = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-            take(read("-", stdin).map(|text| Source { file: "-".into(), text, folder }), &mut sources, problems);
+            take(
+                read("-", stdin).map(|text| Source { file: "-".into(), text, folder }),
+                &mut sources,
+                problems,
+            );
         } else if path.is_dir() {
             read_folder(path, &mut sources, problems);
         } else {
@@ -33,8 +37,9 @@ pub fn read_all(paths: &[PathBuf], stdin: &mut dyn Read, problems: &mut Vec<Prob
 
 fn read_folder(path: &Path, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) {
     let file = path.display().to_string();
-    let listed = fs::read_dir(path)
-        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>());
+    let listed = fs::read_dir(path).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
+    });
     match listed {
         Err(error) => problems.push(about(&file, format!("cannot list the folder: {error}"))),
         Ok(mut paths) => {

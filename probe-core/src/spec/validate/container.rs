@@ -89,7 +89,11 @@ fn ports(path: &str, ports: &[ContainerPort], errors: &mut Errors) {
         if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty())
             && ip.parse::<std::net::IpAddr>().is_err()
         {
-            errors.invalid_text(&at("hostIP"), ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+            errors.invalid_text(
+                &at("hostIP"),
+                ip,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
         }
         let protocol = port.protocol.as_deref().unwrap_or_default();
         if !PROTOCOLS.contains(&protocol) {
@@ -116,7 +120,8 @@ fn limits(path: &str, one: &Container, errors: &mut Errors) {
         if value.0.starts_with('-') {
             errors.invalid_text(&path, &value.0, "must be greater than or equal to 0");
         } else if quantity::parse(&value.0, 1).is_none() {
-            let detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+            let detail =
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
             errors.invalid_text(&path, &value.0, detail);
         }
     }
@@ -164,7 +169,8 @@ fn hook(path: &str, hook: &LifecycleHandler, pod_grace_s: i64, errors: &mut Erro
         && handlers.first(&format!("{path}.sleep"), errors)
         && !(0..=pod_grace_s).contains(&sleep.seconds)
     {
-        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({pod_grace_s})");
+        let detail =
+            format!("must be non-negative and less than terminationGracePeriodSeconds ({pod_grace_s})");
         errors.invalid(&format!("{path}.sleep"), sleep.seconds, detail);
     }
     handlers.require(path, errors);
