@@ -1,9 +1,9 @@
 //! Reads one log: its rotated parts in order, then the live file, then what is added to it.
 //!
-//! Rotation copies the live file to a new `.log.1` and truncates it (design 9.6). The reader notices that
-//! the file became shorter, reads in `.log.1` what it has not yet seen, and goes on at the start of the live
-//! file. What is lost: anything between two rotations between two looks, and the start of a file that grew
-//! beyond the old place between two looks.
+//! Rotation copies the live file to new files `.log.1` (and `.log.2`, … when it has outgrown one) and
+//! truncates it (design 9.6). The reader notices that the file became shorter, and reads what it has not yet
+//! seen in the parts that it does not know. What is lost: parts that were rotated out before they were read,
+//! and the start of a file that grew beyond the old place between two looks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::sleep;
 
 use super::{Follow, LogJob, Start};
-use crate::files::{self, FileIo, LogFile};
+use crate::files::{FileIo, LogFile};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -23,12 +23,11 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
 pub struct Reader {
     io: FileIo,
-    /// Oldest first; the last is the live file.
+    /// Oldest first; the last is the live file. The newest rotated part stays open, so that its inode is
+    /// not given to another file while it is what new parts are known by.
     parts: Vec<LogFile>,
-    live_path: PathBuf,
-    rotated_path: PathBuf,
-    /// Inode of `.log.1` when the live file was last known to be in place.
-    rotated_inode: Option<u64>,
+    /// Where parts can be, the newest first; the first is the live file.
+    paths: Vec<PathBuf>,
     /// Where in `parts` and in that part reading goes on.
     part: usize,
     offset: u64,
@@ -50,35 +49,16 @@ impl Reader {
     /// # Errors
     /// The live file cannot be opened.
     pub async fn open(io: FileIo, pods_dir: &Path, job: LogJob) -> io::Result<Reader> {
-        let mut paths = job.name.paths(pods_dir);
-        let live_path = job.name.path(pods_dir, 0);
-        let rotated_path = job.name.path(pods_dir, 1);
-        let rotated_inode = files::inode(io, &rotated_path).await;
-        let mut parts = Vec::new();
-        let mut inodes = Vec::new();
-        // Newest first: a rotation meanwhile can then show a part twice, but never hide one.
-        for path in paths.by_ref() {
-            let file = match LogFile::open(io, &path).await {
-                Ok(file) => file,
-                Err(error) if parts.is_empty() => return Err(named("open", &path, error)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(named("open", &path, error)),
-            };
-            let inode = file.meta().await.map_err(|error| named("stat", &path, error))?.inode;
-            if inodes.contains(&inode) {
-                file.close().await;
-            } else {
-                inodes.push(inode);
-                parts.push(file);
-            }
-        }
-        parts.reverse();
+        let paths: Vec<PathBuf> = job.name.paths(pods_dir).collect();
+        let live =
+            LogFile::open(io, &paths[0]).await.map_err(|error| named("open", &paths[0], error))?;
+        // The live file first: a rotation meanwhile can then show a part twice, but never hide one.
+        let mut parts = rotated_parts(io, &paths[1..], None).await?;
+        parts.push(live);
         let mut reader = Reader {
             io,
             parts,
-            live_path,
-            rotated_path,
-            rotated_inode,
+            paths,
             part: 0,
             offset: 0,
             left: job.limit_bytes.unwrap_or(u64::MAX),
@@ -123,45 +103,62 @@ impl Reader {
 
     /// From the current place to the end of the live file as it is now.
     async fn drain_parts(&mut self) -> io::Result<Flow> {
-        while self.part + 1 < self.parts.len() {
-            if self.drain_part().await? == Flow::Stop {
+        loop {
+            let is_live = self.part + 1 == self.parts.len();
+            if is_live {
+                self.notice_rotation().await?;
+            }
+            let was_live = is_live && self.part + 1 == self.parts.len();
+            let Some(file) = self.parts.get_mut(self.part) else { return Ok(Flow::Stop) };
+            let drained = drain(file, &mut self.offset, &mut self.left, &self.out).await;
+            if drained.map_err(|error| named("read", &self.paths[0], error))? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
-            self.part += 1;
+            if was_live {
+                return Ok(Flow::GoOn);
+            }
+            if self.part + 1 < self.parts.len() {
+                self.part += 1;
+                self.offset = 0;
+            }
+        }
+    }
+
+    /// If the live file was truncated since it was last looked at: what it was is in new parts, and reading
+    /// goes on in those.
+    async fn notice_rotation(&mut self) -> io::Result<()> {
+        let Some(live) = self.parts.get(self.part) else { return Ok(()) };
+        let len = live.meta().await.map_err(|error| named("stat", &self.paths[0], error))?.len;
+        if len >= self.offset && self.offset > 0 {
+            return Ok(());
+        }
+        let newest = match self.part.checked_sub(1).and_then(|part| self.parts.get(part)) {
+            Some(part) => Some(part.meta().await?.inode),
+            None => None,
+        };
+        let new = rotated_parts(self.io, &self.paths[1..], newest).await?;
+        if new.is_empty() {
+            // Truncated by somebody else: what is there now is all that there is.
             self.offset = 0;
+            return Ok(());
         }
-        if self.drain_rotated().await? == Flow::Stop {
-            return Ok(Flow::Stop);
+        let live = self.parts.pop();
+        for file in std::mem::replace(&mut self.parts, new) {
+            file.close().await;
         }
-        self.drain_part().await
-    }
-
-    async fn drain_part(&mut self) -> io::Result<Flow> {
-        let Some(file) = self.parts.get_mut(self.part) else { return Ok(Flow::Stop) };
-        let drained = drain(file, &mut self.offset, &mut self.left, &self.out).await;
-        drained.map_err(|error| named("read", &self.live_path, error))
-    }
-
-    /// If the live file was rotated since it was last looked at: the unread rest of what it was.
-    async fn drain_rotated(&mut self) -> io::Result<Flow> {
-        let Some(live) = self.parts.get(self.part) else { return Ok(Flow::Stop) };
-        let len = live.meta().await.map_err(|error| named("stat", &self.live_path, error))?.len;
-        let is_shorter = len < self.offset;
-        if !is_shorter && self.offset > 0 {
-            return Ok(Flow::GoOn);
+        self.parts.extend(live);
+        self.part = 0;
+        // The place in what was one file, as a place in its parts.
+        while self.part + 1 < self.parts.len() {
+            let len = self.parts[self.part].meta().await?.len;
+            if self.offset < len {
+                return Ok(());
+            }
+            self.offset -= len;
+            self.part += 1;
         }
-        let inode = files::inode(self.io, &self.rotated_path).await;
-        let mut flow = Flow::GoOn;
-        if inode != self.rotated_inode
-            && let Ok(mut rotated) = LogFile::open(self.io, &self.rotated_path).await
-        {
-            let drained = drain(&mut rotated, &mut self.offset, &mut self.left, &self.out).await;
-            rotated.close().await;
-            flow = drained.map_err(|error| named("read", &self.rotated_path, error))?;
-        }
-        self.rotated_inode = inode;
         self.offset = 0;
-        Ok(flow)
+        Ok(())
     }
 
     /// Moves to the start of the last `lines` lines of all parts together.
@@ -195,6 +192,34 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Opens the rotated parts that are newer than the one with inode `known`, oldest first. `paths` has the
+/// newest first.
+async fn rotated_parts(io: FileIo, paths: &[PathBuf], known: Option<u64>) -> io::Result<Vec<LogFile>> {
+    let mut parts = Vec::new();
+    let mut inodes = Vec::new();
+    for path in paths {
+        let file = match LogFile::open(io, path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(named("open", path, error)),
+        };
+        let inode = file.meta().await.map_err(|error| named("stat", path, error))?.inode;
+        if known == Some(inode) {
+            file.close().await;
+            break;
+        }
+        // A rotation in between shows the same part under its next name.
+        if inodes.contains(&inode) {
+            file.close().await;
+        } else {
+            inodes.push(inode);
+            parts.push(file);
+        }
+    }
+    parts.reverse();
+    Ok(parts)
 }
 
 /// Sends what is in `file` from `offset` on.

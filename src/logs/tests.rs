@@ -31,10 +31,16 @@ impl Place {
         self.name.path(&self.dir.path().join("pods"), rotation)
     }
 
-    /// As the runtime rotates.
-    fn rotate(&self) {
-        fs::copy(self.path(0), self.path(0).with_extension("copy")).unwrap();
-        fs::rename(self.path(0).with_extension("copy"), self.path(1)).unwrap();
+    /// As the runtime rotates, with pieces of so many bytes.
+    fn rotate(&self, piece: usize) {
+        let text = fs::read(self.path(0)).unwrap();
+        for bytes in text.chunks(piece) {
+            for rotation in (1..LOG_FILES_MAX - 1).rev().filter(|rotation| self.path(*rotation).exists()) {
+                fs::rename(self.path(rotation), self.path(rotation + 1)).unwrap();
+            }
+            fs::write(self.path(0).with_extension("new"), bytes).unwrap();
+            fs::rename(self.path(0).with_extension("new"), self.path(1)).unwrap();
+        }
         fs::OpenOptions::new().write(true).truncate(true).open(self.path(0)).unwrap();
     }
 
@@ -142,15 +148,20 @@ fn a_follower_survives_rotation_and_ends_with_the_instance() {
             place.append("two\n");
             next("two\n").await;
             place.append("three\n");
-            place.rotate();
+            place.rotate(1_000);
             next("three\n").await;
             place.append("four\n");
             next("four\n").await;
+            place.append("five, in pieces\n");
+            place.rotate(9);
+            next("five, in pieces\n").await;
+            place.append("six\n");
+            next("six\n").await;
             place.append("last words\n");
             running.store(false, Ordering::SeqCst);
             store.apply(StoreUpdate::Event(event(1, "a", "wakes the reader", at(1))));
             next("last words\n").await;
-            assert_eq!(seen.get(), 5);
+            assert_eq!(seen.get(), 7);
             assert!(chunks.recv().await.is_none(), "the log ends");
         },
     );
