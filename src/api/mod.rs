@@ -18,6 +18,8 @@ mod resource;
 mod selector;
 mod serve;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

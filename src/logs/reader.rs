@@ -50,8 +50,7 @@ impl Reader {
     /// The live file cannot be opened.
     pub async fn open(io: FileIo, pods_dir: &Path, job: LogJob) -> io::Result<Reader> {
         let paths: Vec<PathBuf> = job.name.paths(pods_dir).collect();
-        let live =
-            LogFile::open(io, &paths[0]).await.map_err(|error| named("open", &paths[0], error))?;
+        let live = LogFile::open(io, &paths[0]).await.map_err(|error| named("open", &paths[0], error))?;
         // The live file first: a rotation meanwhile can then show a part twice, but never hide one.
         let mut parts = rotated_parts(io, &paths[1..], None).await?;
         parts.push(live);
