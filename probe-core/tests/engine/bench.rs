@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -20,6 +21,9 @@ use probe_core::wire::{headers, http1, url};
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 /// Longer than any test: a probe with this period runs once.
 pub const ONCE: Duration = Duration::from_secs(3_600);
+
+/// Set in a process that runs one test.
+const IS_ALONE: &str = "DEFIB_TEST_IS_ALONE";
 
 pub struct Bench {
     engine: Option<Engine>,
@@ -120,6 +124,19 @@ impl Bench {
         assert_eq!((stats.in_flight, stats.armed, stats.timers), (0, 0, 0), "something is left");
         stats
     }
+}
+
+/// Runs `test`, known to the harness as `name`, with no other test in its process.
+#[track_caller]
+pub fn alone(name: &str, test: fn()) {
+    if std::env::var_os(IS_ALONE).is_some() {
+        return test();
+    }
+    let this = std::env::current_exe().unwrap();
+    let output =
+        Command::new(this).args(["--exact", name, "--nocapture"]).env(IS_ALONE, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 /// An HTTP target as `decide::target` makes it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use probe_core::model::probe::Verdict;
 
-use crate::bench::{Bench, ONCE, check, http, took};
+use crate::bench::{Bench, ONCE, alone, check, http, took};
 use crate::server::{Request, Server, Threads, half_close, read_to_end, reset, response, write_forever};
 
 /// Of a hostile run; no answer of a hostile server needs longer.
@@ -286,6 +286,16 @@ fn expected(case: &Case) -> Option<String> {
 
 #[test]
 fn every_attempt_ends_and_no_neighbour_is_disturbed() {
+    // Memory is counted by process.
+    alone("hostile::every_attempt_ends_and_no_neighbour_is_disturbed", || {
+        let rss_before_kib = rss_kib();
+        every_attempt_ends();
+        let grown_kib = rss_kib().saturating_sub(rss_before_kib);
+        assert!(grown_kib < RSS_GROWTH_MAX_KIB, "memory grew by {grown_kib} KiB");
+    });
+}
+
+fn every_attempt_ends() {
     let mut bench = Bench::new();
     let healthy = Server::http(|_| response(200, "ok"));
     let neighbours: Vec<u32> = (0..NEIGHBOURS)
@@ -294,7 +304,6 @@ fn every_attempt_ends_and_no_neighbour_is_disturbed() {
     for index in &neighbours {
         assert_eq!(bench.next_of(*index).verdict, Verdict::Success);
     }
-    let rss_before_kib = rss_kib();
     let cases = cases();
     let servers: Vec<Server> =
         cases.iter().map(|case| Server::start("127.0.0.1:0", Threads::Each, case.serve)).collect();
@@ -318,8 +327,6 @@ fn every_attempt_ends_and_no_neighbour_is_disturbed() {
         (0..=before).for_each(|_| assert_eq!(bench.next_of(*index).verdict, Verdict::Success));
         assert!(before > 0, "a neighbour stood still");
     }
-    let grown_kib = rss_kib().saturating_sub(rss_before_kib);
-    assert!(grown_kib < RSS_GROWTH_MAX_KIB, "memory grew by {grown_kib} KiB");
     let stats = bench.stop();
     let ended_badly = stats.counters.failures + stats.counters.errored;
     assert_eq!(ended_badly, cases.iter().filter(|case| case.verdict != Verdict::Success).count() as u64);

@@ -2,12 +2,11 @@
 //! one of its own.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use probe_core::model::probe::Verdict;
 
-use crate::bench::{Bench, http, tcp};
+use crate::bench::{Bench, alone, http, tcp};
 use crate::server::{Server, Threads, response};
 
 const PROBES: u32 = 50;
@@ -15,20 +14,6 @@ const RUNS_EACH: u32 = 200;
 const ENGINES: u32 = 50;
 /// As /proc/net/tcp writes it.
 const TIME_WAIT: &str = "06";
-const IS_ALONE: &str = "DEFIB_TEST_IS_ALONE";
-
-/// Runs `test`, known to the harness as `name`, with no other test in its process.
-#[track_caller]
-fn alone(name: &str, test: fn()) {
-    if std::env::var_os(IS_ALONE).is_some() {
-        return test();
-    }
-    let this = std::env::current_exe().unwrap();
-    let output =
-        Command::new(this).args(["--exact", name, "--nocapture"]).env(IS_ALONE, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
 
 #[test]
 fn ten_thousand_runs_leave_no_descriptor_and_no_time_wait() {
@@ -42,6 +27,9 @@ fn ten_thousand_runs_leave_no_descriptor_and_no_time_wait() {
 fn ten_thousand_runs() {
     let server = Server::http(|_| response(200, "ok"));
     let bare = Server::start("127.0.0.1:0", Threads::One, drop);
+    // The ports may have belonged to servers of other tests a moment ago.
+    let time_waits = || client_time_waits(server.addr) + client_time_waits(bare.addr);
+    let time_waits_before = time_waits();
     let mut bench = Bench::new();
     let timeout = Duration::from_secs(30);
     let mut probes: Vec<u32> = Vec::new();
@@ -58,11 +46,11 @@ fn ten_thousand_runs() {
         }
     };
     take(&mut bench, 1);
-    // At most two kept sockets for each run that is in flight at once, and what the servers hold.
-    let at_most = descriptors() + 3 * PROBES as usize;
+    // A probe has at most two slots, one of them tidying up, and a slot keeps two sockets for these targets.
+    let at_most = descriptors() + 4 * PROBES as usize;
     take(&mut bench, RUNS_EACH - 1);
     assert!(descriptors() <= at_most, "{} descriptors, not {at_most}", descriptors());
-    assert_eq!((client_time_waits(server.addr), client_time_waits(bare.addr)), (0, 0));
+    assert!(time_waits() <= time_waits_before, "{} TIME_WAIT, {time_waits_before} before", time_waits());
     let stats = bench.stop();
     assert!(stats.counters.runs() >= u64::from(PROBES * RUNS_EACH), "{:?}", stats.counters);
     assert_eq!(stats.counters.replaced_sockets, 0, "{:?}", stats.counters);
