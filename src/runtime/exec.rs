@@ -224,18 +224,25 @@ impl Captured {
         if self.pipe.readable().await.is_err() {
             self.is_open = false;
         } else {
-            self.take_chunk();
+            let read = self.pipe.try_read(&mut self.chunk);
+            self.take(read);
         }
     }
 
-    /// Without waiting, and no more than is kept: a background child may write without end.
+    /// Without waiting, and no more than is kept: a background child may write without end. It asks the kernel
+    /// itself, since tokio may not have heard yet of what was written last.
     fn take_what_is_there(&mut self) {
-        while self.is_open && self.kept.len() < PROBE_OUTPUT_MAX_BYTES && self.take_chunk() {}
+        while self.is_open && self.kept.len() < PROBE_OUTPUT_MAX_BYTES {
+            let read = rustix::io::read(&self.pipe, &mut *self.chunk).map_err(io::Error::from);
+            if !self.take(read) {
+                break;
+            }
+        }
     }
 
     /// Whether there was something.
-    fn take_chunk(&mut self) -> bool {
-        match self.pipe.try_read(&mut self.chunk) {
+    fn take(&mut self, read: io::Result<usize>) -> bool {
+        match read {
             Ok(0) => self.is_open = false,
             Ok(length) => {
                 let room = PROBE_OUTPUT_MAX_BYTES - self.kept.len();

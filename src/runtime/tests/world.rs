@@ -15,18 +15,29 @@ use probe_core::sensor::Sensor;
 use probe_core::sys::spawn::Spawner;
 use tempfile::TempDir;
 
-use crate::runtime::{ProcessRuntime, RuntimeConfig};
+use crate::runtime::{ProcessRuntime, RuntimeConfig, leftovers};
 
 /// Nothing here takes long; a test that waits this long has failed.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
+/// Fields are dropped in order: the runtime, then what a failed test left running, then its folder.
 pub struct World {
     pub runtime: ProcessRuntime,
+    _leftovers: Leftovers,
     pub home: TempDir,
     pub spawner_pid: u32,
     events: mpsc::Receiver<RuntimeEvent>,
     /// Events that nobody has asked for yet.
     passed: RefCell<Vec<RuntimeEvent>>,
+}
+
+struct Leftovers(PathBuf);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        // The test has its verdict already; this only tidies up after one that failed.
+        let _ended = leftovers::end(&self.0);
+    }
 }
 
 impl World {
@@ -47,7 +58,8 @@ impl World {
         if rustix::process::geteuid().is_root() {
             assert!(runtime.missing().is_empty(), "root without cgroups: {:?}", runtime.missing());
         }
-        World { runtime, home, spawner_pid, events, passed: RefCell::default() }
+        let _leftovers = Leftovers(home.path().join("state"));
+        World { runtime, _leftovers, home, spawner_pid, events, passed: RefCell::default() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
