@@ -156,10 +156,16 @@ impl Tree {
         }
         let above: Vec<&Path> =
             dir.ancestors().skip(1).take_while(|path| path.starts_with(&self.root)).collect();
-        let enable = |path: &&Path| {
-            write_control("pass on", &path.join("cgroup.subtree_control"), &format!("+{controller}"))
-        };
-        above.iter().rev().map(enable).all(|result| result.is_ok())
+        for path in above.into_iter().rev() {
+            let control = path.join("cgroup.subtree_control");
+            if let Err(error) = write_control("pass on a controller in", &control, &format!("+{controller}"))
+            {
+                // For example a process that sits in a delegated cgroup beside the agent.
+                tracing::warn!(controller, %error, "a container runs without its limit");
+                return false;
+            }
+        }
+        true
     }
 
     fn has_controller(&self, name: &str) -> bool {
