@@ -20,7 +20,8 @@ use tokio::sync::watch;
 use history::History;
 pub use history::{Change, ChangeKind, Expired};
 
-/// Changes of each kind that are kept for watchers. One that falls further behind lists again.
+/// Changes of events that are kept for watchers, and of pods, counted by containers: a change of a pod keeps
+/// the state of all of them. Who falls further behind lists again.
 pub const HISTORY_MAX: usize = 8_192;
 /// How long an event is shown after it last happened: the API server's default.
 pub const EVENT_TTL: Duration = Duration::from_secs(3_600);
@@ -248,7 +249,8 @@ impl State {
         self.names.insert(snapshot.spec.uid, name.clone());
         let object = PodObject { version, snapshot: Arc::from(snapshot) };
         self.pods.insert(name, object.clone());
-        self.pod_history.push(Change { version, kind, object });
+        let weight = object.snapshot.status.containers.len();
+        self.pod_history.push(Change { version, kind, object }, weight);
     }
 
     fn gone(&mut self, pod: PodUid) {
@@ -256,7 +258,8 @@ impl State {
         let Some(mut object) = self.pods.remove(&name) else { return };
         let version = self.next_version();
         object.version = version;
-        self.pod_history.push(Change { version, kind: ChangeKind::Deleted, object });
+        let weight = object.snapshot.status.containers.len();
+        self.pod_history.push(Change { version, kind: ChangeKind::Deleted, object }, weight);
     }
 
     fn event(&mut self, event: PodEvent) {
@@ -274,7 +277,7 @@ impl State {
         let kind = if added.is_new { ChangeKind::Added } else { ChangeKind::Modified };
         let object = EventObject { version, line: Arc::new(added.line) };
         self.lines.insert(object.line.id, object.clone());
-        self.event_history.push(Change { version, kind, object });
+        self.event_history.push(Change { version, kind, object }, 1);
     }
 
     fn expire_events(&mut self, now: Mono) {
@@ -292,7 +295,7 @@ impl State {
         let Some(mut object) = self.lines.remove(&id) else { return };
         let version = self.next_version();
         object.version = version;
-        self.event_history.push(Change { version, kind: ChangeKind::Deleted, object });
+        self.event_history.push(Change { version, kind: ChangeKind::Deleted, object }, 1);
     }
 }
 

@@ -26,30 +26,39 @@ pub struct Expired {
     pub oldest: u64,
 }
 
-/// Bounded, in the order of versions.
+/// Bounded by weight, in the order of versions.
 #[derive(Debug)]
 pub struct History<T> {
-    capacity: usize,
-    changes: VecDeque<Change<T>>,
+    weight_max: usize,
+    weight: usize,
+    changes: VecDeque<Kept<T>>,
     /// Every change after this version is still here.
     complete_after: u64,
 }
 
+#[derive(Debug)]
+struct Kept<T> {
+    change: Change<T>,
+    weight: usize,
+}
+
 impl<T: Clone> History<T> {
-    /// Nothing has happened since `version`. `capacity` is at least 1.
-    pub fn new(version: u64, capacity: usize) -> History<T> {
-        History { capacity: capacity.max(1), changes: VecDeque::new(), complete_after: version }
+    /// Nothing has happened since `version`. The newest change is kept whatever it weighs.
+    pub fn new(version: u64, weight_max: usize) -> History<T> {
+        History { weight_max, weight: 0, changes: VecDeque::new(), complete_after: version }
     }
 
-    /// `change.version` is greater than all before it.
-    pub fn push(&mut self, change: Change<T>) {
-        debug_assert!(self.changes.back().is_none_or(|last| last.version < change.version));
-        if self.changes.len() >= self.capacity
-            && let Some(oldest) = self.changes.pop_front()
-        {
-            self.complete_after = oldest.version;
+    /// `change.version` is greater than all before it. `weight` says what it takes of the room, in the unit
+    /// of the limit given to [`History::new`].
+    pub fn push(&mut self, change: Change<T>, weight: usize) {
+        debug_assert!(self.changes.back().is_none_or(|last| last.change.version < change.version));
+        while self.weight + weight > self.weight_max {
+            let Some(oldest) = self.changes.pop_front() else { break };
+            self.weight -= oldest.weight;
+            self.complete_after = oldest.change.version;
         }
-        self.changes.push_back(change);
+        self.weight += weight;
+        self.changes.push_back(Kept { change, weight });
     }
 
     /// The changes after `version`, oldest first, at most `max`.
@@ -60,8 +69,8 @@ impl<T: Clone> History<T> {
         if version < self.complete_after {
             return Err(Expired { oldest: self.complete_after });
         }
-        let start = self.changes.partition_point(|change| change.version <= version);
-        Ok(self.changes.range(start..).take(max).cloned().collect())
+        let start = self.changes.partition_point(|kept| kept.change.version <= version);
+        Ok(self.changes.range(start..).take(max).map(|kept| kept.change.clone()).collect())
     }
 }
 
@@ -74,7 +83,7 @@ mod tests {
         let mut history = History::new(10, 3);
         assert_eq!(history.after(9, 9).unwrap_err(), Expired { oldest: 10 });
         for version in [11, 14, 15, 20] {
-            history.push(Change { version, kind: ChangeKind::Added, object: () });
+            history.push(Change { version, kind: ChangeKind::Added, object: () }, 1);
         }
         let versions = |after, max| {
             let found = history.after(after, max)?;
@@ -84,5 +93,8 @@ mod tests {
         assert_eq!(versions(11, 9), Ok(vec![14, 15, 20]));
         assert_eq!(versions(12, 2), Ok(vec![14, 15]));
         assert_eq!(versions(20, 9), Ok(vec![]));
+        history.push(Change { version: 21, kind: ChangeKind::Added, object: () }, 2);
+        let found = history.after(15, 9).unwrap();
+        assert_eq!(found.iter().map(|change| change.version).collect::<Vec<_>>(), [20, 21]);
     }
 }

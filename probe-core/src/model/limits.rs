@@ -27,7 +27,8 @@ pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.
 pub const FIN_WAIT: Duration = Duration::from_millis(5);
 /// Commands that wait for one engine shard, and inputs that wait for one executor shard.
-pub const SHARD_QUEUE_MAX: usize = 65_536;
+/// The memory is taken at start: about 200 bytes an input.
+pub const SHARD_QUEUE_MAX: usize = 16_384;
 /// Raw events kept for `get events` before the oldest is dropped (and counted).
 pub const EVENTS_MAX: usize = 16_384;
 /// Termination message kept (kubelet-semantics 15).
