@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod cli;
+mod client;
 mod files;
 mod logging;
 mod logs;

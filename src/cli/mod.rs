@@ -5,6 +5,7 @@ mod demo;
 pub mod events;
 mod exit;
 pub mod manifests;
+mod print;
 mod run;
 mod validate;
 
