@@ -28,12 +28,12 @@ const LINE_MAX_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, Error)]
 pub enum ClientError {
     #[error(
-        "no agent answers on {}: {source}; start one with `defib run FILE`, or name its socket with --socket",
+        "no agent answers on {}: {problem}; start one with `defib run FILE`, or name its socket with --socket",
         socket.display()
     )]
-    Unreachable { socket: PathBuf, source: io::Error },
-    #[error("the agent on {} ended the connection: {source}", socket.display())]
-    Broken { socket: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    Unreachable { socket: PathBuf, problem: io::Error },
+    #[error("the agent on {} ended the connection: {problem}", socket.display())]
+    Broken { socket: PathBuf, problem: Box<dyn std::error::Error + Send + Sync> },
     #[error("the agent on {} does not answer", socket.display())]
     Silent { socket: PathBuf },
     #[error("the agent on {} answered what is not expected: {problem}", socket.display())]
@@ -203,7 +203,7 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
+        let unreachable = |problem| ClientError::Unreachable { socket: self.socket.clone(), problem };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
@@ -225,12 +225,12 @@ impl Client {
     async fn json(&self, answer: Response<Incoming>) -> Result<Value, ClientError> {
         let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
         let bytes =
-            body.map_err(|source| ClientError::Broken { socket: self.socket.clone(), source })?.to_bytes();
+            body.map_err(|problem| ClientError::Broken { socket: self.socket.clone(), problem })?.to_bytes();
         serde_json::from_slice(&bytes).map_err(|error| self.strange(error.to_string()))
     }
 
     fn broken(&self, error: hyper::Error) -> ClientError {
-        ClientError::Broken { socket: self.socket.clone(), source: error.into() }
+        ClientError::Broken { socket: self.socket.clone(), problem: error.into() }
     }
 
     fn strange(&self, problem: String) -> ClientError {
@@ -254,7 +254,7 @@ impl ByteStream {
             match self.body.frame().await {
                 None => return Ok(None),
                 Some(Err(error)) => {
-                    return Err(ClientError::Broken { socket: self.socket.clone(), source: error.into() });
+                    return Err(ClientError::Broken { socket: self.socket.clone(), problem: error.into() });
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {

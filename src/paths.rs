@@ -19,10 +19,10 @@ const MODE_OTHERS: u32 = 0o077;
 /// Why a directory cannot be used.
 #[derive(Debug, Error)]
 pub enum PathError {
-    #[error("make directory {}: {source}; choose another one with {flag}", path.display())]
-    Create { path: PathBuf, flag: &'static str, source: io::Error },
-    #[error("look at directory {}: {source}", path.display())]
-    Inspect { path: PathBuf, source: io::Error },
+    #[error("make directory {}: {problem}; choose another one with {flag}", path.display())]
+    Create { path: PathBuf, flag: &'static str, problem: io::Error },
+    #[error("look at directory {}: {problem}", path.display())]
+    Inspect { path: PathBuf, problem: io::Error },
     #[error("{} is not a directory of mode 0700 that belongs to user {uid}; remove it, or choose another place with {flag}", path.display())]
     NotPrivate { path: PathBuf, uid: u32, flag: &'static str },
 }
@@ -157,7 +157,7 @@ fn state_place(user: &User) -> Place {
 fn make(place: &Place, flag: &'static str) -> Result<(), PathError> {
     let create = |path: &Path| {
         let made = std::fs::DirBuilder::new().recursive(true).mode(MODE_PRIVATE).create(path);
-        made.map_err(|source| PathError::Create { path: path.to_owned(), flag, source })
+        made.map_err(|problem| PathError::Create { path: path.to_owned(), flag, problem })
     };
     if let Place::Own { private, uid, .. } = place {
         create(private)?;
@@ -169,7 +169,7 @@ fn make(place: &Place, flag: &'static str) -> Result<(), PathError> {
 /// The temporary directory is everybody's: a directory in it proves nothing until its owner is known.
 fn check_private(path: &Path, uid: u32, flag: &'static str) -> Result<(), PathError> {
     let found = std::fs::symlink_metadata(path)
-        .map_err(|source| PathError::Inspect { path: path.to_owned(), source })?;
+        .map_err(|problem| PathError::Inspect { path: path.to_owned(), problem })?;
     if found.is_dir() && found.uid() == uid && found.mode() & MODE_OTHERS == 0 {
         Ok(())
     } else {

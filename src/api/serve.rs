@@ -33,8 +33,8 @@ const SOCKET_MODE: u32 = 0o600;
 pub enum BindError {
     #[error("another agent answers on {}; stop it, or choose another socket with --socket", path.display())]
     InUse { path: PathBuf },
-    #[error("{operation} {}: {source}; choose another socket with --socket", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("{operation} {}: {problem}; choose another socket with --socket", path.display())]
+    Io { operation: &'static str, path: PathBuf, problem: io::Error },
 }
 
 /// A bound socket; dropping it removes its file.
@@ -55,13 +55,13 @@ impl Socket {
         if StdStream::connect(path).is_ok() {
             return Err(BindError::InUse { path: path.to_owned() });
         }
-        let io = |operation| move |source| BindError::Io { operation, path: path.to_owned(), source };
+        let io = |operation| move |problem| BindError::Io { operation, path: path.to_owned(), problem };
         if let Ok(found) = fs::symlink_metadata(path) {
             use std::os::unix::fs::FileTypeExt;
             if !found.file_type().is_socket() {
-                let source =
+                let problem =
                     io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is there");
-                return Err(io("bind")(source));
+                return Err(io("bind")(problem));
             }
         }
         // Bound under another name and then renamed: nobody can connect before the mode is set, and an

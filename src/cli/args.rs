@@ -124,14 +124,6 @@ pub struct ApplyArgs {
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource {
-    #[value(alias = "pod", alias = "po")]
-    Pods,
-    #[value(alias = "event", alias = "ev")]
-    Events,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputForm {
     Wide,
     Json,
@@ -141,10 +133,10 @@ pub enum OutputForm {
 
 #[derive(Args, Debug)]
 pub struct GetArgs {
-    #[arg(value_enum)]
-    pub resource: Resource,
-    /// Only these
-    pub names: Vec<String>,
+    /// pods or events, then the names of those wanted (none: all); or pod/NAME
+    #[arg(required = true, value_name = "TYPE [NAME]")]
+    pub words: Vec<String>,
+    /// Form of the output
     #[arg(short, long, value_enum)]
     pub output: Option<OutputForm>,
     /// After listing, go on with changes
@@ -162,18 +154,21 @@ pub struct GetArgs {
 
 #[derive(Args, Debug)]
 pub struct DescribeArgs {
-    #[arg(value_enum)]
-    pub resource: Resource,
-    pub names: Vec<String>,
+    /// pod, then the names of those wanted (none: all); or pod/NAME
+    #[arg(required = true, value_name = "TYPE [NAME]")]
+    pub words: Vec<String>,
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
 #[derive(Args, Debug)]
 pub struct LogsArgs {
+    /// NAME or pod/NAME
     pub pod: String,
     /// Which container; may be left out when the pod has one
+    #[arg(value_name = "CONTAINER", conflicts_with = "container")]
     pub container_name: Option<String>,
+    /// The same as an option
     #[arg(short, long)]
     pub container: Option<String>,
     /// The instance before the current one
@@ -197,15 +192,14 @@ pub struct LogsArgs {
 
 #[derive(Args, Debug)]
 pub struct DeleteArgs {
-    #[arg(value_enum)]
-    pub resource: Resource,
-    #[arg(required = true)]
-    pub names: Vec<String>,
+    /// pod and the names of those to delete; or pod/NAME
+    #[arg(required = true, value_name = "TYPE NAME")]
+    pub words: Vec<String>,
     /// Seconds given to the containers instead of the pod's own grace period
     #[arg(long, value_name = "SECONDS")]
     pub grace_period: Option<u32>,
     /// Return when the pods are gone (=false: at once)
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub wait: bool,
     #[command(flatten)]
     pub client: ClientArgs,
@@ -215,18 +209,25 @@ pub struct DeleteArgs {
 pub struct ProbeArgs {
     /// A pod name, or an address: http://HOST:PORT/PATH, tcp://HOST:PORT
     pub target: String,
-    /// Container of the pod
+    /// Container of the pod; may be left out when the pod has one
     pub container: Option<String>,
-    /// Which of its probes
+    /// Which of its probes [default: liveness]
     #[arg(value_enum)]
     pub kind: Option<ProbeWord>,
     /// Timeout when TARGET is an address
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
     pub timeout: Duration,
+    /// Form of the output
     #[arg(short, long, value_enum)]
-    pub output: Option<OutputForm>,
+    pub output: Option<ProbeForm>,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeForm {
+    Json,
+    Yaml,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

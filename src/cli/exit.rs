@@ -4,11 +4,15 @@ use probe_core::engine::EngineError;
 use probe_core::ring::RingError;
 use probe_core::spec::LoadErrors;
 
+use super::resource::UsageError;
+use crate::client::ClientError;
+
 /// Done.
 pub const OK: u8 = 0;
 /// It ran, and failed.
 pub const FAILED: u8 = 1;
-// 2, a usage error, is clap's own.
+/// What was typed makes no sense: clap's own code.
+pub const USAGE: u8 = 2;
 /// Invalid input: a manifest, a file.
 pub const INVALID_INPUT: u8 = 3;
 /// A kernel feature or a privilege is missing.
@@ -21,6 +25,12 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<LoadErrors>() {
             return INVALID_INPUT;
+        }
+        if cause.is::<UsageError>() {
+            return USAGE;
+        }
+        if cause.downcast_ref().is_some_and(ClientError::is_unreachable) {
+            return UNREACHABLE;
         }
         if cause.is::<RingError>() || matches!(cause.downcast_ref(), Some(EngineError::Ring(_))) {
             return MISSING_FEATURE;

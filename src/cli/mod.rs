@@ -1,11 +1,19 @@
 //! The command line: `args` says what can be typed, one file per verb does it.
 
+mod apply;
 pub mod args;
+mod delete;
 mod demo;
+mod describe;
 pub mod events;
 mod exit;
+mod get;
+mod logs;
 pub mod manifests;
+mod output;
 mod print;
+mod probe;
+mod resource;
 mod run;
 mod validate;
 
@@ -20,6 +28,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match dispatch(&cli.verb) {
         Ok(code) => code.into(),
+        // Whoever read the output has seen enough: `defib get pods | head -1`.
+        Err(error) if error.is::<output::Closed>() => exit::OK.into(),
         Err(error) => {
             eprintln!("{error:#}");
             exit::code_of(&error).into()
@@ -36,11 +46,11 @@ fn dispatch(verb: &Verb) -> anyhow::Result<u8> {
             println!("defib {}", env!("CARGO_PKG_VERSION"));
             Ok(exit::OK)
         }
-        Verb::Apply(_)
-        | Verb::Get(_)
-        | Verb::Describe(_)
-        | Verb::Logs(_)
-        | Verb::Delete(_)
-        | Verb::Probe(_) => anyhow::bail!("not wired yet"),
+        Verb::Apply(args) => apply::run(args),
+        Verb::Get(args) => get::run(args),
+        Verb::Describe(args) => describe::run(args),
+        Verb::Logs(args) => logs::run(args),
+        Verb::Delete(args) => delete::run(args),
+        Verb::Probe(args) => probe::run(args),
     }
 }

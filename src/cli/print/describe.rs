@@ -1,11 +1,12 @@
 //! `describe pod`, laid out as kubectl's describer does (kubernetes `kubectl/pkg/describe`). Times are UTC.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, ContainerStatus, EnvVar, Event, Pod, PodSpec, PodStatus, Volume,
 };
 use probe_core::decide::describe;
-use std::collections::BTreeMap;
 
 use super::age;
 use super::events::{last_seen, last_time};
@@ -129,23 +130,18 @@ fn container(pod: &Pod, container: &Container, status: Option<&ContainerStatus>,
 }
 
 fn ports(ports: &[ContainerPort], out: &mut Text) {
-    let list = |number: &dyn Fn(&ContainerPort) -> i32, named: bool| {
-        let port = |port: &ContainerPort| {
-            let protocol = port.protocol.as_deref().unwrap_or("TCP");
-            match port.name.as_deref().filter(|name| named && !name.is_empty()) {
-                Some(name) => format!("{}/{protocol} ({name})", number(port)),
-                None => format!("{}/{protocol}", number(port)),
-            }
-        };
+    let list = |number: fn(&ContainerPort) -> i32| {
+        let port =
+            |port: &ContainerPort| format!("{}/{}", number(port), port.protocol.as_deref().unwrap_or("TCP"));
         ports.iter().map(port).collect::<Vec<_>>().join(", ")
     };
-    let own = list(&|port| port.container_port, true);
-    let host = list(&|port| port.host_port.unwrap_or(0), true);
+    let own = list(|port| port.container_port);
+    let host = list(|port| port.host_port.unwrap_or(0));
     for (one, several, list) in [("Port", "Ports", own), ("Host Port", "Host Ports", host)] {
-        if list.contains(',') {
-            out.field(2, several, &list);
-        } else {
-            out.field(2, one, if list.is_empty() { NONE } else { &list });
+        match &*list {
+            "" => out.field(2, one, NONE),
+            list if list.contains(',') => out.field(2, several, list),
+            list => out.field(2, one, list),
         }
     }
 }
@@ -237,7 +233,9 @@ fn volumes(volumes: &[Volume], out: &mut Text) {
 
 fn tolerations(spec: &PodSpec, out: &mut Text) {
     let mut lines = Vec::new();
-    for toleration in spec.tolerations.iter().flatten() {
+    let mut tolerations: Vec<_> = spec.tolerations.iter().flatten().collect();
+    tolerations.sort_by(|a, b| a.key.cmp(&b.key));
+    for toleration in tolerations {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let mut line = text(&toleration.key);
         let value = text(&toleration.value);

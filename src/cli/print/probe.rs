@@ -64,12 +64,12 @@ mod tests {
             },
         });
         let expected = "\
-PHASE              AT       TOOK
-submitted       1.2µs      1.2µs
-connected      41.0µs     39.8µs
-request sent   52.3µs     11.3µs
-first byte   1204.0µs   1151.6µs
-done         1204.0µs      0.0µs
+PHASE                AT       TOOK
+submitted         1.2µs      1.2µs
+connected        41.0µs     39.8µs
+request sent     52.3µs     11.3µs
+first byte     1204.0µs   1151.6µs
+done           1204.0µs      0.0µs
 failure: HTTP probe failed with statuscode: 503
 ";
         assert_eq!(result(&failure), expected);

@@ -1,0 +1,135 @@
+//! `defib probe`: one probe of a running container, or of any address, now.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use hyper::Method;
+use probe_core::engine;
+use probe_core::model::probe::{HttpTarget, Target, TcpTarget};
+use probe_core::sys::clock;
+use probe_core::wire::http1::request;
+use probe_core::wire::{headers, url};
+use serde_json::Value;
+
+use super::args::{ProbeArgs, ProbeForm, ProbeWord};
+use super::resource::UsageError;
+use super::{exit, output, print, resource};
+use crate::api::result_json;
+use crate::client::{self, Patience};
+
+const HTTP_PORT: u16 = 80;
+
+/// Prints each phase with its time, then the verdict; the exit code is 0 for a success.
+///
+/// # Errors
+/// The address is none, the kernel refuses a ring, or the agent does not answer.
+pub fn run(args: &ProbeArgs) -> anyhow::Result<u8> {
+    let result = match target_of(&args.target)? {
+        Some(target) => {
+            let result = engine::once(Arc::new(target), args.timeout, clock::now)?;
+            result_json(&result)
+        }
+        None => of_pod(args)?,
+    };
+    let text = match args.output {
+        None => print::probe::result(&result),
+        Some(ProbeForm::Json) => output::json(&result)?,
+        Some(ProbeForm::Yaml) => output::yaml(&result)?,
+    };
+    output::write(text.as_bytes())?;
+    Ok(if print::probe::is_success(&result) { exit::OK } else { exit::FAILED })
+}
+
+/// Asks the agent to run one of the container's own probes.
+fn of_pod(args: &ProbeArgs) -> anyhow::Result<Value> {
+    let pod = resource::pod_name(&args.target)?;
+    let word = match args.kind {
+        None | Some(ProbeWord::Liveness) => "liveness",
+        Some(ProbeWord::Readiness) => "readiness",
+        Some(ProbeWord::Startup) => "startup",
+    };
+    let query = client::query(&[("container", args.container.clone()), ("probe", Some(word.to_owned()))]);
+    let path = format!(
+        "/apis/defib.dev/v1/namespaces/{}/pods/{}/probe{query}",
+        client::escaped(&args.client.namespace),
+        client::escaped(pod)
+    );
+    let client = output::client(&args.client)?;
+    client::block_on(async {
+        let mut answer = client.send(Method::POST, &path, None, Patience::AsLongAsItTakes).await?;
+        Ok(answer["result"].take())
+    })
+}
+
+/// The target of an address; None for the name of a pod.
+fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
+    let Some((scheme, _)) = text.split_once("://") else { return Ok(None) };
+    let parsed = url::Url::parse(text).map_err(|error| UsageError(format!("error: {error}")))?;
+    let host = parsed.host_name();
+    if host.is_empty() {
+        return Err(UsageError(format!("error: {text}: an address needs a host")).into());
+    }
+    let port = port_of(parsed.authority()).with_context(|| text.to_owned())?;
+    let target = match (scheme, port) {
+        ("http", port) => {
+            let url = url::Url::for_probe(host, port.unwrap_or(HTTP_PORT), &parsed.request_target())?;
+            let lines = headers::request_headers(&[], url.authority(), headers::AGENT_PROBE)?;
+            Target::Http(HttpTarget {
+                host: url::host_of(host),
+                port: port.unwrap_or(HTTP_PORT),
+                request: request(&url.request_target(), &lines),
+                url: url.text().into(),
+                headers: lines.into(),
+            })
+        }
+        ("tcp", Some(port)) => Target::Tcp(TcpTarget { host: url::host_of(host), port }),
+        ("tcp", None) => return Err(UsageError(format!("error: {text}: tcp needs a port")).into()),
+        _ => {
+            let text = format!("error: {text}: an address starts with http:// or tcp://");
+            return Err(UsageError(text).into());
+        }
+    };
+    Ok(Some(target))
+}
+
+/// The port of `host:port`, `[v6]:port` or `host`.
+fn port_of(authority: &str) -> Result<Option<u16>, UsageError> {
+    let after_host = match authority.rsplit_once(']') {
+        Some((_, rest)) => rest.strip_prefix(':'),
+        None => authority.rsplit_once(':').map(|(_, port)| port),
+    };
+    match after_host {
+        None | Some("") => Ok(None),
+        Some(port) => match port.parse() {
+            Ok(0) | Err(_) => Err(UsageError(format!("error: {port:?} is not a port"))),
+            Ok(port) => Ok(Some(port)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_core::model::probe::Host;
+
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let http = |text: &str| match target_of(text) {
+            Ok(Some(Target::Http(target))) => {
+                let head = String::from_utf8(target.request.to_vec()).unwrap();
+                format!("{} {} {:?}", target.port, head.lines().next().unwrap(), target.host)
+            }
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(http("http://127.0.0.1:8080/ready?x=1"), "8080 GET /ready?x=1 HTTP/1.1 Ip(127.0.0.1)");
+        assert_eq!(http("http://localhost"), "80 GET / HTTP/1.1 Name(\"localhost\")");
+        assert_eq!(http("http://[::1]:9/"), "9 GET / HTTP/1.1 Ip(::1)");
+        let Ok(Some(Target::Tcp(tcp))) = target_of("tcp://10.0.0.1:22") else { panic!("no target") };
+        assert_eq!((tcp.host, tcp.port), (Host::Ip([10, 0, 0, 1].into()), 22));
+        assert!(matches!(target_of("my-pod"), Ok(None)));
+        for bad in ["tcp://h", "https://h/", "http:///x", "http://h:0/", "http://h:x/", "tcp://h:70000"] {
+            assert!(target_of(bad).is_err(), "{bad}");
+        }
+    }
+}
