@@ -16,4 +16,4 @@ pub mod view;
 pub mod worker;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

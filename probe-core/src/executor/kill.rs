@@ -108,10 +108,10 @@ impl Pod {
                         context.runtime(RuntimeCmd::Stop { instance, grace: until.since(now) });
                     }
                 }
-                KillStage::PreStop { .. } if grace_s < killing.grace_s => {
-                    *killing = Killing { grace_s, since: now, ..*killing };
-                    let hook_until = now.after(Duration::from_secs(u64::from(grace_s)));
-                    killing.stage = KillStage::PreStop { until: hook_until };
+                KillStage::PreStop { until: before } if until < killing.end() => {
+                    let hook_until = before.min(now.after(Duration::from_secs(u64::from(grace_s))));
+                    let stage = KillStage::PreStop { until: hook_until };
+                    *killing = Killing { grace_s, since: now, stage };
                     context.wake_at(hook_until, self.spec.uid);
                 }
                 KillStage::Stopping { .. } | KillStage::PreStop { .. } => {}

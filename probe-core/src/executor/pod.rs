@@ -1,6 +1,7 @@
 //! What a shard remembers of one pod.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::Context;
 use super::probes::ProbeSlot;
@@ -86,6 +87,8 @@ pub(super) enum Life {
     Starting {
         instance: InstanceId,
         container_id: ContainerId,
+        /// Of the definition that was sent: a newer one may come before the container exists.
+        spec_hash: u64,
     },
     /// Its process runs, the postStart hook has not ended; until then it is not shown as running.
     PostStart {
@@ -108,6 +111,13 @@ pub(super) struct Killing {
     pub(super) grace_s: u32,
     pub(super) since: Mono,
     pub(super) stage: KillStage,
+}
+
+impl Killing {
+    /// When the grace period ends, hook and stop together.
+    pub(super) fn end(&self) -> Mono {
+        self.since.after(Duration::from_secs(u64::from(self.grace_s)))
+    }
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -124,16 +124,17 @@ impl Pod {
     fn gate_view(&self, ix: ContainerIx, phase: Option<Phase>) -> Option<GateView> {
         let spec = self.spec.containers.get(ix.at())?;
         let container = &self.containers[ix.at()];
-        // Kubelet never sees an instance between creation and start: it is not there before it runs.
-        let newest = container.newest.as_ref().filter(|record| record.state != RecordState::Created);
-        let seen = newest.map(|record| Seen {
-            instance: record.instance,
-            state: match (container.started_at(), record.exit_code()) {
+        // Workers meet an instance when it is shown as running, or has ended. Kubelet's workers see a created
+        // container only if a status was made in that instant; here it may last (a postStart hook), and the
+        // Failure that step 6 of 10.3 caches for it would kill the instance as soon as it runs.
+        let seen = container.newest.as_ref().and_then(|record| {
+            let state = match (container.started_at(), record.exit_code()) {
                 (Some(started_at), _) => SeenState::Running { started_at },
                 (None, Some(_)) => SeenState::Terminated,
-                (None, None) => SeenState::Waiting,
-            },
-            started: ready::started(spec, &container.view()),
+                (None, None) => return None,
+            };
+            let started = ready::started(spec, &container.view());
+            Some(Seen { instance: record.instance, state, started })
         });
         Some(GateView {
             phase,

@@ -13,7 +13,11 @@ use super::sync::Synced;
 use crate::decide::worker;
 use crate::model::event::Reason;
 use crate::model::id::PodUid;
+#[cfg(test)]
+use crate::model::id::{ContainerIx, ProbeKey};
 use crate::model::pod::PodSpec;
+#[cfg(test)]
+use crate::model::probe::ProbeKind;
 use crate::model::probe::{ProbeEvent, RunResult};
 use crate::model::runtime::RuntimeEvent;
 use crate::model::status::Deletion;
@@ -88,6 +92,11 @@ impl Shard {
             open_questions: self.context.open_questions(),
             stale_inputs: self.stale,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn owner_of(&self, probe: ProbeKey) -> Option<(PodUid, ContainerIx, ProbeKind)> {
+        self.context.probes.owner(probe)
     }
 
     fn take(&mut self, input: Input) -> Took {

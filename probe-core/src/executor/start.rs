@@ -42,7 +42,8 @@ impl Pod {
         let restart_count = status::next_restart_count(container.newest.as_ref(), None);
         let instance = InstanceId { pod: self.spec.uid, container: ix, restart_count };
         container.not_before = None;
-        container.life = Life::Starting { instance, container_id };
+        let spec_hash = self.spec.containers[ix.at()].spec_hash;
+        container.life = Life::Starting { instance, container_id, spec_hash };
         let request = StartRequest { instance, container_id, pod: Arc::clone(&self.spec) };
         context.runtime(RuntimeCmd::Start(Box::new(request)));
     }
@@ -67,16 +68,15 @@ impl Pod {
     /// The container exists: from here on it has a record, and its restart count is visible.
     pub(super) fn on_created(&mut self, instance: InstanceId, context: &mut Context) -> bool {
         let pod = Arc::clone(&self.spec);
-        let Some(container_id) = self.starting(instance) else { return false };
-        let spec = &pod.containers[instance.container.at()];
+        let Some((container_id, spec_hash)) = self.starting(instance) else { return false };
+        let name = &pod.containers[instance.container.at()].name;
         let container = &mut self.containers[instance.container.at()];
         if container.newest.as_ref().is_some_and(|record| record.instance == instance) {
             return false;
         }
-        let record =
-            Record { instance, container_id, spec_hash: spec.spec_hash, state: RecordState::Created };
+        let record = Record { instance, container_id, spec_hash, state: RecordState::Created };
         container.previous = container.newest.replace(record);
-        context.event(&pod, instance.container, Reason::Created, messages::created(&spec.name));
+        context.event(&pod, instance.container, Reason::Created, messages::created(name));
         true
     }
 
@@ -119,7 +119,7 @@ impl Pod {
         context: &mut Context,
     ) -> bool {
         let pod = Arc::clone(&self.spec);
-        let Some(container_id) = self.starting(instance) else { return false };
+        let Some((container_id, _)) = self.starting(instance) else { return false };
         let ix = instance.container;
         let container = &mut self.containers[ix.at()];
         match container.newest.as_mut().filter(|record| record.instance == instance) {
@@ -196,10 +196,12 @@ impl Pod {
         true
     }
 
-    /// The container id of a start that is under way for exactly this instance.
-    fn starting(&self, instance: InstanceId) -> Option<ContainerId> {
+    /// Container id and spec hash of a start that is under way for exactly this instance.
+    fn starting(&self, instance: InstanceId) -> Option<(ContainerId, u64)> {
         match &self.containers.get(instance.container.at())?.life {
-            Life::Starting { instance: current, container_id } if *current == instance => Some(*container_id),
+            Life::Starting { instance: current, container_id, spec_hash } if *current == instance => {
+                Some((*container_id, *spec_hash))
+            }
             _ => None,
         }
     }

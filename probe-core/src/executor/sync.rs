@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::msg::Output;
-use super::pod::{Pod, PodStop, Restart};
+use super::pod::{Container, Life, Pod, PodStop, Restart};
 use crate::decide::actions::{self, PodActions, Steps};
 use crate::decide::status::{self, StatusContext};
 use crate::model::pod::Role;
@@ -50,9 +50,14 @@ impl Pod {
             self.advance_stop(stop, context);
             return;
         }
-        match self.with_view(actions::pod_actions) {
+        // A finished pod is over for good: kubelet only stops what is left of it, sidecars for instance.
+        let actions =
+            if self.is_finished() { PodActions::KillPod } else { self.with_view(actions::pod_actions) };
+        match actions {
+            // The only container may have ended with 0 on its way to a restart that was decided already.
+            PodActions::KillPod if self.restarts() => {}
             PodActions::KillPod => {
-                if self.containers.iter().any(super::pod::Container::can_be_killed) {
+                if self.containers.iter().any(Container::can_be_killed) {
                     let stop = PodStop { since: context.now.mono };
                     self.stop = Some(stop);
                     self.advance_stop(stop, context);
@@ -60,6 +65,18 @@ impl Pod {
             }
             PodActions::Steps(steps) => self.take_steps(steps, context),
         }
+    }
+
+    /// A regular container was killed in order to be started again, and there is no record of the new
+    /// instance yet: whatever the exit code of the old one says, the pod goes on (kubelet-semantics 12.1).
+    fn restarts(&self) -> bool {
+        let with_specs = self.containers.iter().zip(&self.spec.containers);
+        with_specs.filter(|(_, spec)| spec.role == Role::Regular).any(|(container, _)| {
+            matches!(
+                (&container.life, container.restart),
+                (Life::Starting { .. }, _) | (Life::Ended { .. }, Some(_))
+            )
+        })
     }
 
     fn take_steps(&mut self, steps: Steps, context: &mut Context) {
@@ -97,7 +114,15 @@ impl Pod {
         };
         match &self.rejected {
             Some(rejected) => status::rejected(&self.spec, rejected.reason, &rejected.message, &about),
-            None => self.with_view(|view| status::pod_status(view, &about)),
+            None => {
+                let mut next = self.with_view(|view| status::pod_status(view, &about));
+                let is_finished = matches!(next.phase, Phase::Succeeded | Phase::Failed);
+                if let Some(before) = self.status.as_ref().filter(|_| is_finished && self.restarts()) {
+                    next.phase = before.phase;
+                    next.conditions.clone_from(&before.conditions);
+                }
+                next
+            }
         }
     }
 

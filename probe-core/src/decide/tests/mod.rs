@@ -11,4 +11,4 @@ mod schedule;
 mod status;
 mod target;
 mod worker;
-mod world;
+pub mod world;

@@ -1,1 +1,0 @@
-//! Scripts for the shard: inputs at times, and the outputs they must bring.
