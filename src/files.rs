@@ -100,11 +100,3 @@ impl LogFile {
         }
     }
 }
-
-/// The inode at `path`, None when there is nothing.
-pub async fn inode(io: FileIo, path: &Path) -> Option<u64> {
-    match io {
-        FileIo::Ring => tokio_uring::fs::statx(path).await.ok().map(|stat| stat.stx_ino),
-        FileIo::Pool => tokio::fs::metadata(path).await.ok().map(|meta| meta.ino()),
-    }
-}

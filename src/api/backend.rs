@@ -70,6 +70,4 @@ pub enum Refusal {
     Full,
     #[error("too much is waiting to be done; try again")]
     Busy,
-    #[error("the agent is stopping")]
-    Stopping,
 }

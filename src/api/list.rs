@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::error::{ApiError, Cause};
 use super::object;
@@ -18,7 +18,7 @@ use super::query::ListQuery;
 use super::resource::Resource;
 use super::selector::FieldSelector;
 use super::stream;
-use super::{Api, PodPath};
+use super::{PodPath, Served};
 use crate::store::{Change, ChangeKind, Store};
 
 /// Changes rendered into one chunk.
@@ -33,7 +33,7 @@ const WATCH_MAX: Duration = Duration::from_secs(3_600);
 /// # Errors
 /// Bad parameters; a version to watch from that lies in the future.
 pub fn list_or_watch<R: Resource>(
-    api: &Arc<Api>,
+    api: &Arc<Served>,
     namespace: Option<String>,
     query: &ListQuery,
 ) -> Result<Response, ApiError> {
@@ -59,7 +59,7 @@ impl Scope {
     }
 }
 
-fn list<R: Resource>(api: &Api, scope: &Scope) -> Response {
+fn list<R: Resource>(api: &Served, scope: &Scope) -> Response {
     let listed = R::list(&api.store, scope.namespace.as_deref());
     let items: Vec<Value> = listed
         .items
@@ -76,7 +76,7 @@ fn list<R: Resource>(api: &Api, scope: &Scope) -> Response {
     Json(list).into_response()
 }
 
-fn watch<R: Resource>(api: &Arc<Api>, scope: Scope, query: &ListQuery) -> Result<Response, ApiError> {
+fn watch<R: Resource>(api: &Arc<Served>, scope: Scope, query: &ListQuery) -> Result<Response, ApiError> {
     if query.wants_initial_events()? {
         // What an API server without that feature answers; clients then list first.
         let cause = Cause {
@@ -106,7 +106,7 @@ enum Bookmarks {
 }
 
 struct Watcher {
-    api: Arc<Api>,
+    api: Arc<Served>,
     scope: Scope,
     bookmarks: Bookmarks,
     end: Duration,
@@ -123,10 +123,14 @@ impl Watcher {
             },
         };
         let mut newest = self.api.store.subscribe();
-        let mut bookmark = interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
+        let mut bookmark = interval(BOOKMARK_EVERY);
+        // The first one is due after a period, not now.
+        bookmark.reset();
         bookmark.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = sleep(self.end);
         tokio::pin!(end);
+        let mut ending = self.api.ending.clone();
+        let mut is_last_round = false;
         loop {
             // The version is marked as seen before the changes are read, so none can slip through.
             let seen = *newest.borrow_and_update();
@@ -139,6 +143,7 @@ impl Watcher {
                         }
                         continue;
                     }
+                    None if is_last_round => return,
                     None => cursor = cursor.max(seen),
                 },
                 Err(expired) => {
@@ -152,6 +157,7 @@ impl Watcher {
                 changed = newest.changed() => if changed.is_err() { return },
                 () = out.closed() => return,
                 () = &mut end => return,
+                _ = ending.changed() => is_last_round = true,
                 _ = bookmark.tick(), if self.bookmarks == Bookmarks::Send => {
                     if out.send(line("BOOKMARK", bookmark_of::<R>(cursor))).await.is_err() {
                         return;
@@ -208,7 +214,7 @@ pub fn raw_events(store: &Store, namespace: Option<&str>) -> Json<Value> {
 
 /// One event by name.
 pub async fn get_event(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     Path(path): Path<PodPath>,
 ) -> Result<Json<Value>, ApiError> {
     let listed = api.store.events(Some(&path.namespace)).items;

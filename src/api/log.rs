@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::error::ApiError;
 use super::query::{Taken, flag, number, taken};
-use super::{Api, PodPath, stream};
+use super::{PodPath, Served, stream};
 use crate::logs::{Follow, LogJob, LogName, Start};
 use crate::store::Store;
 
@@ -33,7 +33,7 @@ pub struct LogQuery {
 }
 
 pub async fn get(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     Path(path): Path<PodPath>,
     query: Taken<LogQuery>,
 ) -> Result<Response, ApiError> {

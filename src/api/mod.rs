@@ -21,6 +21,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -28,6 +29,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::logs::LogDoor;
 use crate::store::Store;
@@ -35,7 +37,7 @@ use crate::store::Store;
 pub use backend::{Backend, Manifest, ProbeNow, Refusal};
 pub use error::{ApiError, Cause};
 pub use probe::result_json;
-pub use serve::{BindError, Socket, serve};
+pub use serve::{Socket, serve};
 
 use query::{ListQuery, Taken, taken};
 use resource::{Events, Pods, Resource};
@@ -49,6 +51,21 @@ pub struct Api {
     pub node_name: Arc<str>,
 }
 
+/// The API while it is served.
+struct Served {
+    api: Api,
+    /// Its sender is dropped when the agent ends: a watch then sends what has happened, and ends.
+    ending: watch::Receiver<()>,
+}
+
+impl Deref for Served {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
 /// `{namespace}` and `{name}` of a path.
 #[derive(Deserialize, Debug)]
 struct PodPath {
@@ -56,7 +73,7 @@ struct PodPath {
     name: String,
 }
 
-fn router(api: Arc<Api>) -> Router {
+fn router(api: Arc<Served>) -> Router {
     let in_namespace = "/api/v1/namespaces/{namespace}";
     let own = "/apis/defib.dev/v1";
     Router::new()
@@ -85,24 +102,27 @@ fn router(api: Arc<Api>) -> Router {
 }
 
 async fn list_all<R: Resource>(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     query: Taken<ListQuery>,
 ) -> Result<Response, ApiError> {
     list::list_or_watch::<R>(&api, None, &taken(query)?)
 }
 
 async fn list_in<R: Resource>(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     Path(namespace): Path<String>,
     query: Taken<ListQuery>,
 ) -> Result<Response, ApiError> {
     list::list_or_watch::<R>(&api, Some(namespace), &taken(query)?)
 }
 
-async fn raw_all(State(api): State<Arc<Api>>) -> axum::Json<serde_json::Value> {
+async fn raw_all(State(api): State<Arc<Served>>) -> axum::Json<serde_json::Value> {
     list::raw_events(&api.store, None)
 }
 
-async fn raw_in(State(api): State<Arc<Api>>, Path(namespace): Path<String>) -> axum::Json<serde_json::Value> {
+async fn raw_in(
+    State(api): State<Arc<Served>>,
+    Path(namespace): Path<String>,
+) -> axum::Json<serde_json::Value> {
     list::raw_events(&api.store, Some(&namespace))
 }

@@ -22,7 +22,7 @@ use super::change;
 use super::error::ApiError;
 use super::object;
 use super::query::{Taken, number, taken};
-use super::{Api, PodPath};
+use super::{Api, PodPath, Served};
 use crate::store::{PodObject, Store};
 
 /// How long an answer waits for the agent to act. It acts within microseconds unless it is in trouble.
@@ -42,12 +42,12 @@ pub struct WriteQuery {
     base_dir: Option<PathBuf>,
 }
 
-pub async fn get(State(api): State<Arc<Api>>, Path(path): Path<PodPath>) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(api): State<Arc<Served>>, Path(path): Path<PodPath>) -> Result<Json<Value>, ApiError> {
     Ok(api.show(&api.pod(&path)?))
 }
 
 pub async fn create(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     Path(namespace): Path<String>,
     query: Taken<WriteQuery>,
     headers: HeaderMap,
@@ -74,7 +74,7 @@ pub async fn create(
 }
 
 pub async fn replace(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     Path(path): Path<PodPath>,
     query: Taken<WriteQuery>,
     headers: HeaderMap,
@@ -134,7 +134,7 @@ pub struct DeleteQuery {
 }
 
 pub async fn delete(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     Path(path): Path<PodPath>,
     query: Taken<DeleteQuery>,
     headers: HeaderMap,
@@ -169,7 +169,7 @@ pub async fn delete(
 impl Api {
     /// # Errors
     /// `404` when there is none.
-    pub fn pod(&self, path: &PodPath) -> Result<PodObject, ApiError> {
+    pub(super) fn pod(&self, path: &PodPath) -> Result<PodObject, ApiError> {
         self.store.pod(&path.namespace, &path.name).ok_or_else(|| not_found(&path.name))
     }
 

@@ -14,7 +14,7 @@ use super::discovery::OWN_GROUP_VERSION;
 use super::error::ApiError;
 use super::log::container_of;
 use super::query::{Taken, taken};
-use super::{Api, PodPath};
+use super::{PodPath, Served};
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
@@ -26,7 +26,7 @@ pub struct ProbeQuery {
 }
 
 pub async fn run(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<Served>>,
     Path(path): Path<PodPath>,
     query: Taken<ProbeQuery>,
 ) -> Result<Json<Value>, ApiError> {

@@ -14,10 +14,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::{Api, router};
+use super::{Api, Served, router};
 
 /// Connections served at a time; further ones wait to be accepted. Every watcher and follower holds one.
 const CONNECTIONS_MAX: usize = 512;
@@ -25,6 +26,8 @@ const CONNECTIONS_MAX: usize = 512;
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed: the cause (no descriptors left) does not pass at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long answers under way may take when the agent ends.
+pub const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Only the user that runs the agent may talk to it.
 const SOCKET_MODE: u32 = 0o600;
 
@@ -83,10 +86,6 @@ impl Socket {
         });
         Ok(Socket { listener, path: path.to_owned(), identity: identity.map_err(io("bind"))? })
     }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for Socket {
@@ -99,13 +98,15 @@ impl Drop for Socket {
     }
 }
 
-/// Serves the API until `stop` is done, then drops every connection.
+/// Serves the API until `stop` is done. Then watches send what has happened and end, as answers under way
+/// do, and after at most [`DRAIN_MAX`] every connection is dropped.
 ///
 /// # Errors
 /// The listener cannot be registered with the runtime.
 pub async fn serve(socket: &Socket, api: Api, stop: impl Future<Output = ()>) -> io::Result<()> {
     let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
-    let service = TowerToHyperService::new(router(Arc::new(api)));
+    let (end, ending) = watch::channel(());
+    let service = TowerToHyperService::new(router(Arc::new(Served { api, ending: ending.clone() })));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
@@ -116,12 +117,12 @@ pub async fn serve(socket: &Socket, api: Api, stop: impl Future<Output = ()>) ->
             (listener.accept().await, slot)
         };
         tokio::select! {
-            () = &mut stop => return Ok(()),
+            () = &mut stop => break,
             (accepted, slot) = accepted => match accepted {
                 Ok((stream, _)) => {
-                    let service = service.clone();
+                    let (service, ending) = (service.clone(), ending.clone());
                     connections.spawn(async move {
-                        connection(stream, service).await;
+                        connection(stream, service, ending).await;
                         drop(slot);
                     });
                 }
@@ -133,14 +134,31 @@ pub async fn serve(socket: &Socket, api: Api, stop: impl Future<Output = ()>) ->
             Some(_) = connections.join_next() => {}
         }
     }
+    drop(end);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(DRAIN_MAX, drained).await.is_err() {
+        tracing::debug!(open = connections.len(), "connections are dropped");
+    }
+    Ok(())
 }
 
-async fn connection(stream: UnixStream, service: TowerToHyperService<axum::Router>) {
+async fn connection(
+    stream: UnixStream,
+    service: TowerToHyperService<axum::Router>,
+    mut ending: watch::Receiver<()>,
+) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(served);
+    let served = tokio::select! {
+        served = served.as_mut() => served,
+        _ = ending.changed() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
     if let Err(error) = served {
         // Clients that go away in the middle of a watch or of a followed log are everyday life.
         tracing::debug!(%error, "a connection ended early");

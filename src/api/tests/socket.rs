@@ -4,7 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::world::with_api;
-use crate::api::{BindError, Socket};
+use crate::api::Socket;
+use crate::api::serve::BindError;
 
 #[test]
 fn the_socket_is_private_and_has_one_owner() {

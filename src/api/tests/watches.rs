@@ -95,6 +95,20 @@ fn a_watcher_that_falls_behind_is_told_so() {
 }
 
 #[test]
+fn what_happened_last_is_seen_when_the_agent_ends() {
+    with_api(|world| async move {
+        world.publish(1, "a", &["main"]);
+        let mut stream = watch(&world, &format!("{WATCH}&resourceVersion={}", START + 1)).await;
+        world.store.apply(StoreUpdate::PodGone(PodUid(1)));
+        // Reads only while the server is ending, and after it.
+        world.finish_with(async move {
+            assert_eq!(stream.event().await.0, "DELETED");
+            assert_eq!(stream.line().await, None);
+        });
+    });
+}
+
+#[test]
 fn a_watch_ends_when_its_time_is_over_or_the_client_leaves() {
     with_api(|world| async move {
         let mut short = watch(&world, &format!("{WATCH}&timeoutSeconds=1")).await;

@@ -134,6 +134,7 @@ pub struct World {
     pub dir: TempDir,
     pub store: Store,
     pub agent: Arc<FakeAgent>,
+    last: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 /// An answer with a JSON body.
@@ -170,7 +171,7 @@ pub fn with_api<F: Future<Output = ()>>(test: impl FnOnce(Arc<World>) -> F) {
         let socket = Socket::bind(&dir.path().join("defib.sock")).unwrap();
         let backend: Arc<dyn Backend> = Arc::clone(&agent) as Arc<dyn Backend>;
         let api = Api { store: store.clone(), backend, logs, node_name: "node-1".into() };
-        let world = Arc::new(World { dir, store, agent });
+        let world = Arc::new(World { dir, store, agent, last: Mutex::default() });
         let (stop, stopped) = oneshot::channel::<()>();
         let worker = tokio::task::spawn_local(worker.run());
         let server = tokio::task::spawn_local(async move {
@@ -181,12 +182,21 @@ pub fn with_api<F: Future<Output = ()>>(test: impl FnOnce(Arc<World>) -> F) {
         stop.send(()).unwrap();
         server.await.unwrap();
         worker.await.unwrap();
+        let last = world.last.lock().unwrap().take();
+        if let Some(last) = last {
+            last.await.unwrap();
+        }
         assert!(!world.dir.path().join("defib.sock").exists(), "the socket's file is removed");
     };
     files::block_on(main).unwrap();
 }
 
 impl World {
+    /// Goes on while the server ends; the test waits for it.
+    pub fn finish_with(&self, last: impl Future<Output = ()> + 'static) {
+        *self.last.lock().unwrap() = Some(tokio::task::spawn_local(last));
+    }
+
     pub async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
         let stream = UnixStream::connect(self.dir.path().join("defib.sock")).await.unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();

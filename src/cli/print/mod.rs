@@ -6,3 +6,5 @@ pub mod events;
 pub mod pods;
 pub mod probe;
 pub mod table;
+#[cfg(test)]
+mod tests;

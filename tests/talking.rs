@@ -1,0 +1,144 @@
+//! The verbs that talk to a running agent, as a person types them.
+
+use test_support::{AFTER_A_WHILE, SOON, World, eventually};
+
+const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: talker
+  labels: {app: talker}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: main
+    image: none
+    command: [sh, -c, 'echo first; echo second; trap \"exit 0\" TERM; sleep 1000 & wait']
+    livenessProbe:
+      exec: {command: [test, -e, well]}
+      initialDelaySeconds: 1000
+";
+
+const ENDING: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: ending}
+spec:
+  containers:
+  - name: main
+    image: none
+    command: [sh, -c, 'echo run; while [ ! -e go ]; do sleep 0.05; done; echo end; exit 3']
+";
+
+/// Runs the verb, expects success, and gives its standard output.
+#[track_caller]
+fn ok(world: &World, args: &[&str]) -> String {
+    let done = world.defib(args);
+    assert_eq!(done.code, 0, "{args:?}: {}{}", done.stdout, done.stderr);
+    done.stdout
+}
+
+/// Runs the verb, expects this exit code, and gives its standard error.
+#[track_caller]
+fn fails(world: &World, args: &[&str], code: i32) -> String {
+    let done = world.defib(args);
+    assert_eq!(done.code, code, "{args:?}: {}{}", done.stdout, done.stderr);
+    done.stderr
+}
+
+#[test]
+fn a_pod_from_apply_to_delete() {
+    let world = World::new();
+    let text = fails(&world, &["get", "pods"], 69);
+    assert!(text.contains(world.socket().to_str().unwrap()) && text.contains("defib run"), "{text}");
+
+    let file = world.write("talker.yaml", POD);
+    // The second pod keeps the agent when the first is deleted.
+    let other = world.write("ending.yaml", ENDING);
+    let mut agent = world.run(&[&file, &other], &[]);
+    agent.wait_for("pod/talker                 Started container main", AFTER_A_WHILE);
+
+    let pods = ok(&world, &["get", "pods"]);
+    let rows: Vec<Vec<&str>> = pods.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
+    assert_eq!(rows[2][..4], ["talker", "1/1", "Running", "0"]);
+    assert_eq!(ok(&world, &["get", "pod", "talker", "-o", "name"]), "pod/talker\n");
+    assert!(ok(&world, &["get", "pod/talker", "-o", "yaml"]).starts_with("apiVersion: v1\nkind: Pod\n"));
+    assert!(ok(&world, &["get", "po", "-o", "wide", "-A"]).contains("READINESS GATES\ndefault "));
+    assert_eq!(
+        fails(&world, &["get", "pods", "x"], 1),
+        "Error from server (NotFound): pods \"x\" not found\n"
+    );
+    let empty = world.defib(&["get", "pods", "-n", "other"]);
+    assert_eq!((empty.code, &*empty.stderr), (0, "No resources found in other namespace.\n"));
+    assert!(fails(&world, &["get", "nodes"], 2).contains("resource type \"nodes\""));
+
+    let events = ok(&world, &["get", "events"]);
+    assert!(events.lines().any(|line| line.ends_with("pod/talker   Started container main")), "{events}");
+    let described = ok(&world, &["describe", "pod", "talker"]);
+    let probe = "Liveness:       exec [test -e well] delay=1000s timeout=1s period=10s #success=1 #failure=3";
+    assert!(described.contains(probe), "{described}");
+    assert!(described.contains("kubelet  Started container main"), "{described}");
+    let lines = eventually("both lines are written", SOON, || {
+        Some(ok(&world, &["logs", "talker"])).filter(|log| log.lines().count() == 2)
+    });
+    assert_eq!(lines, "first\nsecond\n");
+    assert_eq!(ok(&world, &["logs", "talker", "main", "--tail", "1"]), "second\n");
+    let no_previous = fails(&world, &["logs", "-p", "talker"], 1);
+    let text = "previous terminated container \"main\" in pod \"talker\" not found";
+    assert_eq!(no_previous, format!("Error from server (BadRequest): {text}\n"));
+    assert!(fails(&world, &["logs", "talker", "--timestamps"], 1).contains("without times"));
+
+    let failed = world.defib(&["probe", "talker", "main", "liveness"]);
+    assert_eq!(failed.code, 1, "{}", failed.stderr);
+    assert!(failed.stdout.starts_with("PHASE") && failed.stdout.contains("\nfailure"), "{}", failed.stdout);
+    world.write("well", "");
+    assert!(ok(&world, &["probe", "talker"]).ends_with("success\n"));
+
+    assert_eq!(ok(&world, &["apply", "-f", &file]), "pod/talker unchanged\n");
+    let changed = world.write("talker.yaml", &POD.replace("first", "third"));
+    assert_eq!(ok(&world, &["apply", "-f", &changed]), "pod/talker configured\n");
+    agent.wait_for("Container main definition changed, will be restarted", AFTER_A_WHILE);
+    let forbidden = world.write("talker.yaml", &POD.replace("PeriodSeconds: 2", "PeriodSeconds: 3"));
+    let text = fails(&world, &["apply", "-f", &forbidden], 1);
+    assert!(text.contains("Forbidden: pod updates may not change fields other than"), "{text}");
+    assert!(text.contains("spec.terminationGracePeriodSeconds"), "{text}");
+    let invalid = world.write("talker.yaml", &POD.replace("name: talker", "name: Talker"));
+    assert!(fails(&world, &["apply", "-f", &invalid], 3).contains("metadata.name: Invalid value"));
+
+    assert_eq!(ok(&world, &["delete", "pod", "talker"]), "pod \"talker\" deleted\n");
+    let gone = fails(&world, &["describe", "pod", "talker"], 1);
+    assert_eq!(gone, "Error from server (NotFound): pods \"talker\" not found\n");
+    assert_eq!(fails(&world, &["delete", "pod/talker"], 1), gone);
+    agent.terminate();
+    assert!(!world.socket().exists(), "the socket's file is removed");
+}
+
+#[test]
+fn following_a_log_ends_with_the_instance() {
+    let world = World::new();
+    let file = world.write("ending.yaml", ENDING);
+    let mut agent = world.run(&[&file], &[]);
+    agent.wait_for("Started container main", AFTER_A_WHILE);
+    world.write("go", "");
+    agent.wait_for("Back-off restarting failed container main", AFTER_A_WHILE);
+    // The instance has ended: nothing more can come, so following ends by itself.
+    assert_eq!(ok(&world, &["logs", "-f", "ending"]), "run\nend\n");
+    assert_eq!(ok(&world, &["logs", "-p", "pod/ending"]), "run\nend\n");
+    let status = world.container_status("ending", "main");
+    assert_eq!(status["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    agent.terminate();
+}
+
+#[test]
+fn one_probe_of_any_address() {
+    let world = World::new();
+    let refused = world.defib(&["probe", "tcp://127.0.0.1:9", "-o", "json"]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    let result: serde_json::Value = serde_json::from_str(&refused.stdout).unwrap();
+    assert_eq!(result["verdict"], "failure");
+    let listener = world.net().inside(|| std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    assert!(ok(&world, &["probe", &address]).ends_with("success\n"));
+    assert!(fails(&world, &["probe", "ftp://127.0.0.1:9"], 2).contains("http://"));
+}
