@@ -97,6 +97,11 @@ impl Agent {
         exit_code(status)
     }
 
+    /// It is not running any more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("wait for defib").is_some()
+    }
+
     /// Everything it printed, for the text of a failure.
     pub fn printed(&self) -> String {
         format!("--- events\n{}\n--- log\n{}", self.events.all().join("\n"), self.log.all().join("\n"))

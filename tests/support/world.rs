@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::chown;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -124,7 +125,13 @@ impl World {
     pub fn run(&self, files: &[&str], args: &[&str]) -> Agent {
         let mut command = self.command();
         command.arg("run").args(files).arg("--state-dir").arg(self.state_dir()).args(args);
-        Agent::start(self, command)
+        let mut agent = Agent::start(self, command);
+        // Verbs may follow at once, so it has to answer; unless it has ended, which is a test's own matter.
+        let socket = self.socket();
+        eventually("defib answers or has ended", SOON, || {
+            (UnixStream::connect(&socket).is_ok() || agent.has_ended()).then_some(())
+        });
+        agent
     }
 
     /// Spawns inside the network namespace, on the CPU that [`World::pinned_to`] named.
