@@ -25,6 +25,7 @@ const ENDED_MESSAGE: &str = "/state/terminated/message";
 const ENDED_CODE: &str = "/state/terminated/exitCode";
 const ENDED_REASON: &str = "/state/terminated/reason";
 
+// Reason for length: a table.
 fn cases() -> Vec<Case> {
     vec![
         Case {

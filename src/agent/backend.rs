@@ -2,7 +2,7 @@
 //! an answer ("try again"), so that the control thread can never be part of a circle of waiting.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use probe_core::spec::{self, JsonContext, LoadOptions, Problem};
 use tokio::sync::oneshot;
 
 use super::directory::{Directory, NODE_PORTS, Ports};
-use super::executors::Executors;
+use super::executors::{Executors, Handed};
 use crate::api::{Backend, Cause, Manifest, ProbeNow, Refusal};
 use crate::cli::manifests::random_uid;
 
@@ -34,6 +34,8 @@ struct Shared {
     directory: Mutex<Directory>,
     waiting: Mutex<HashMap<Ticket, oneshot::Sender<ProbeAnswer>>>,
     next_ticket: AtomicU64,
+    /// The agent is on its way out: it takes no pod any more.
+    is_stopping: AtomicBool,
 }
 
 type ProbeAnswer = Result<RunResult, Box<str>>;
@@ -54,6 +56,7 @@ impl Agent {
                 directory: Mutex::default(),
                 waiting: Mutex::default(),
                 next_ticket: AtomicU64::new(0),
+                is_stopping: AtomicBool::new(false),
             }),
         }
     }
@@ -64,6 +67,11 @@ impl Agent {
             // Whoever asked may have gone away.
             let _ = waiting.send(result);
         }
+    }
+
+    /// From now on no pod is created or changed.
+    pub(super) fn refuse_new(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
     }
 
     /// The pod reached Succeeded or Failed: its ports are free.
@@ -82,7 +90,14 @@ impl Agent {
     }
 
     fn send(&self, pod: PodUid, cmd: PodCmd) -> Result<(), Refusal> {
-        self.shared.executors.try_send(pod, Input::Pod(cmd)).map_err(|_| Refusal::Busy)
+        match self.shared.executors.try_send(pod, Input::Pod(cmd)) {
+            Handed::Over => Ok(()),
+            Handed::Refused => Err(Refusal::Busy),
+        }
+    }
+
+    fn check_living(&self) -> Result<(), Refusal> {
+        if self.shared.is_stopping.load(Ordering::Relaxed) { Err(Refusal::Stopping) } else { Ok(()) }
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
@@ -107,6 +122,7 @@ impl Backend for Agent {
     }
 
     fn create(&self, spec: PodSpec) -> Result<(), Refusal> {
+        self.check_living()?;
         let spec = Arc::new(spec);
         let mut directory = self.directory();
         let ports = directory.insert(&spec)?;
@@ -122,6 +138,7 @@ impl Backend for Agent {
     }
 
     fn update(&self, spec: PodSpec) -> Result<(), Refusal> {
+        self.check_living()?;
         let spec = Arc::new(spec);
         let mut directory = self.directory();
         if !directory.has(spec.uid) {

@@ -88,8 +88,8 @@ impl<'a> Control<'a> {
             }
             // What is finished by itself needs no stop, but its files and its name are given back.
             if stop == Stop::NotAsked && self.all_finished() {
-                stop = Stop::Graceful;
-                let ended = self.ended(Stop::NotAsked);
+                let ended = self.ended(stop);
+                self.agent.refuse_new();
                 self.delete_all(None);
                 self.drain().await?;
                 return Ok(ended);
@@ -142,6 +142,7 @@ impl<'a> Control<'a> {
         match stop {
             Stop::NotAsked => {
                 tracing::info!("stopping all pods; a second signal kills them at once");
+                self.agent.refuse_new();
                 self.delete_all(None);
                 Stop::Graceful
             }

@@ -31,6 +31,13 @@ pub struct Executors {
     inboxes: Arc<[Sender<Input>]>,
 }
 
+/// Whether a queue had room.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Handed {
+    Over,
+    Refused,
+}
+
 impl Executors {
     /// `inboxes[n]` feeds shard n.
     pub fn new(inboxes: Vec<Sender<Input>>) -> Executors {
@@ -43,9 +50,12 @@ impl Executors {
         self.inboxes[self.shard_of(pod)].send(input).is_ok()
     }
 
-    /// The same without waiting; gives the input back when the queue is full.
-    pub fn try_send(&self, pod: PodUid, input: Input) -> Result<(), Input> {
-        self.inboxes[self.shard_of(pod)].try_send(input).map_err(crossbeam::channel::TrySendError::into_inner)
+    /// The same without waiting: a full queue refuses, and nothing has happened.
+    pub fn try_send(&self, pod: PodUid, input: Input) -> Handed {
+        match self.inboxes[self.shard_of(pod)].try_send(input) {
+            Ok(()) => Handed::Over,
+            Err(_) => Handed::Refused,
+        }
     }
 
     /// Hands over to the shard with this number, which a probe's key or a ticket carries.

@@ -32,9 +32,7 @@ mod termination;
 mod tests;
 mod watched;
 
-pub use host::Missing;
-pub use leftovers::LeftoverError;
-pub use process::{ProcessRuntime, RuntimeError};
+pub use process::ProcessRuntime;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

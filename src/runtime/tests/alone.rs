@@ -11,7 +11,7 @@ use probe_core::sys::procfs;
 
 use super::ends::{FAMILY, family_pids, is_alive};
 use super::world::{World, lines_of, shell, signalled};
-use crate::runtime::Missing;
+use crate::runtime::host::Missing;
 
 /// Names the case that runs in this process, and what it was told.
 const CASE: &str = "DEFIB_TEST_ALONE";
