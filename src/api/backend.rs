@@ -70,4 +70,6 @@ pub enum Refusal {
     Full,
     #[error("too much is waiting to be done; try again")]
     Busy,
+    #[error("the agent is stopping")]
+    Stopping,
 }

@@ -75,6 +75,7 @@ impl ApiError {
             Refusal::Gone => ApiError::NotFound { kind: "pods", name: name.into() },
             Refusal::Full => ApiError::Unavailable("the node holds as many pods as it can"),
             Refusal::Busy => ApiError::Unavailable("too much is waiting to be done"),
+            Refusal::Stopping => ApiError::Unavailable("the agent is stopping"),
         }
     }
 
