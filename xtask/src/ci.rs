@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::clock::Stopwatch;
 use crate::repo::{Repo, run as run_command};
-use crate::tidy;
+use crate::{fixtures, planted, tidy};
 
 /// Seeds that the simulation runs in the gate, each at least ten virtual minutes with 50 pods.
 const SIMULATION_SEEDS: u32 = 2_000;
@@ -21,6 +21,8 @@ pub struct CiArgs {
 
 #[derive(ValueEnum, Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Step {
+    /// What the end-to-end tests need is there
+    Fixtures,
     /// Every file is formatted
     Fmt,
     /// No warning of the compiler or of the lint table
@@ -45,6 +47,7 @@ impl Step {
     fn run(self, repo: &Repo) -> Result<()> {
         let mut cargo = repo.cargo();
         match self {
+            Step::Fixtures => fixtures::run(repo),
             Step::Fmt => run_command(cargo.args(["fmt", "--all", "--check"])),
             Step::Clippy => run_command(cargo.args([
                 "clippy",
@@ -72,7 +75,7 @@ impl Step {
                     "simulation",
                 ]))
             }
-            Step::Planted => run_command(cargo.args(["test", "--release", "--test", "planted"])),
+            Step::Planted => planted::run(repo),
         }
     }
 }

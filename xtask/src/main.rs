@@ -7,6 +7,7 @@ mod ci;
 mod clock;
 mod fixtures;
 mod picture;
+mod planted;
 mod repo;
 mod tidy;
 
@@ -33,6 +34,8 @@ enum Task {
     Fixtures,
     /// Measure defib and compare with its promises
     Bench(bench::BenchArgs),
+    /// Plant bugs in a copy of the tree; the simulation has to find each
+    Planted,
     /// Run the first example and put what it prints into README.md
     Picture,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&repo, &args),
         Task::Tidy => tidy::run(&repo),
         Task::Fixtures => fixtures::run(&repo),
+        Task::Planted => planted::run(&repo),
         Task::Picture => picture::run(&repo),
         Task::Bench(args) => bench::run(&repo, &args),
     });
