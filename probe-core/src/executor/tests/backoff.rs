@@ -31,6 +31,7 @@ fn bo_01_the_waits_double_up_to_five_minutes() {
     }
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn restarts_follow_policy_and_back_off() {
     check(vec![
@@ -119,6 +120,7 @@ fn restarts_follow_policy_and_back_off() {
     ]);
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn kills_by_a_probe_look_at_the_instance_before() {
     let probed = |policy| one(policy, |c| c.liveness = Some(probe()));

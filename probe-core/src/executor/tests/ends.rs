@@ -7,6 +7,7 @@ use crate::model::probe::{ProbeKind, Verdict};
 
 const KILL: Step = Step::Probe(0, ProbeKind::Liveness, Verdict::Failure, 3);
 
+// Reason for length: scripts as data.
 #[test]
 fn deletes_at_every_stage() {
     let plain = || one(RestartPolicy::Always, |_| {});
@@ -150,6 +151,7 @@ fn a_rejected_pod_is_shown_and_never_started() {
     }
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn probes_and_policies_meet() {
     let two = |policy| {
@@ -241,6 +243,7 @@ fn probes_and_policies_meet() {
     ]);
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn a_changed_container_is_restarted() {
     let before = || one(RestartPolicy::Always, |c| c.liveness = Some(probe()));

@@ -27,6 +27,7 @@ fn post_start(hook: Hook) -> impl FnOnce(&mut ContainerSpec) {
     |spec| spec.post_start = Some(hook)
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn pre_stop_hooks() {
     let always = RestartPolicy::Always;
@@ -183,6 +184,7 @@ fn pre_stop_hooks() {
     ]);
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn post_start_hooks() {
     let with_liveness = |hook| {

@@ -63,6 +63,7 @@ fn init_containers_run_one_after_the_other() {
     ]);
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn sidecars_start_before_and_stop_after_the_others() {
     let mut gated = sidecar("s");

@@ -74,6 +74,7 @@ fn workers_come_and_go_with_their_pod() {
     ]);
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn gates_and_thresholds() {
     check(vec![
@@ -250,6 +251,7 @@ fn exec_probes() {
     ]);
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn runs_on_request() {
     let tcp = || one(RestartPolicy::Always, |c| c.liveness = Some(probe()));
