@@ -50,6 +50,8 @@ pub(super) enum Question {
     Probe {
         instance: InstanceId,
         kind: ProbeKind,
+        /// A changed definition gives the probe another key, whose generation may be the same number.
+        key: ProbeKey,
         generation: u32,
     },
     PostStart {

@@ -191,8 +191,8 @@ impl Pod {
         context: &mut Context,
     ) -> Effect {
         match question {
-            Question::Probe { instance, kind, generation } => {
-                self.on_exec_probe(*instance, *kind, *generation, result, context)
+            Question::Probe { instance, kind, key, generation } => {
+                self.on_exec_probe(*instance, *kind, (*key, *generation), result, context)
             }
             Question::PostStart { instance } => {
                 self.on_post_start(*instance, exec_hook_result(result), context)

@@ -13,7 +13,7 @@ use crate::decide::worker::{Gate, GateView, Seen, SeenState, Worker};
 use crate::decide::{expand, messages, ready, target};
 use crate::model::id::{ContainerIx, InstanceId, ProbeKey, Ticket};
 use crate::model::limits::PROBE_ATTEMPTS;
-use crate::model::pod::PodSpec;
+use crate::model::pod::{ContainerSpec, PodSpec};
 use crate::model::probe::{
     Arm, ExecAction, Handler, Outcome, Phases, ProbeCmd, ProbeKind, ProbeSpec, RunResult, Target, Verdict,
 };
@@ -63,6 +63,22 @@ impl ProbeSlot {
         self.worker.end();
         context.out.push(Output::Probe(ProbeCmd::Drop { probe: self.key }));
         context.probes.remove(self.key);
+    }
+
+    /// A new instance was created after the worker had ended with the one before: a changed definition starts
+    /// a container again even where the policy is Never. Kubelet makes a new worker with its next sync.
+    pub(super) fn revive(&mut self, container: &ContainerSpec) {
+        let kind = self.worker.kind();
+        if let Some(probe) = container.probe(kind).filter(|_| self.ended) {
+            self.worker = Worker::new(kind, probe);
+            self.ended = false;
+        }
+    }
+
+    /// Whether a run may still count. Several may arrive in one turn: after the one that reached a threshold,
+    /// or after the delete, the worker is silent already though its `Hold` goes out with the sync.
+    fn listens(&self, pod_stops: bool) -> bool {
+        !self.worker.on_hold() && !(pod_stops && self.worker.kind() != ProbeKind::Readiness)
     }
 
     fn hold(&mut self, context: &mut Context) {
@@ -176,9 +192,12 @@ impl Pod {
         context: &mut Context,
     ) -> Effect {
         let spec = Arc::clone(&self.spec);
+        let stopping = self.deletion.is_some();
         let Some(container) = self.containers.get_mut(ix.at()) else { return Effect::Stale };
         let running = container.running_instance();
-        let Some(slot) = container.probe_mut(kind) else { return Effect::Stale };
+        let Some(slot) = container.probe_mut(kind).filter(|slot| slot.listens(stopping)) else {
+            return Effect::Stale;
+        };
         let current = slot
             .armed
             .as_ref()
@@ -202,16 +221,19 @@ impl Pod {
         context: &mut Context,
     ) -> Effect {
         let due = context.now.mono;
+        let stopping = self.deletion.is_some();
         let Some(container) = self.containers.get_mut(ix.at()) else { return Effect::Stale };
         let running = container.running_instance();
-        let Some(slot) = container.probe_mut(kind) else { return Effect::Stale };
+        let Some(slot) = container.probe_mut(kind).filter(|slot| slot.listens(stopping)) else {
+            return Effect::Stale;
+        };
         let Some(armed) = slot.armed.as_mut() else { return Effect::Stale };
         if armed.generation != generation || running != Some(armed.instance) {
             return Effect::Stale;
         }
         armed.exec = Some(ExecRun { due, attempt: 1 });
         let instance = armed.instance;
-        let question = Question::Probe { instance, kind, generation };
+        let question = Question::Probe { instance, kind, key: slot.key, generation };
         self.exec_probe(ix, kind, instance, question, context);
         Effect::Nothing
     }
@@ -221,13 +243,13 @@ impl Pod {
         &mut self,
         instance: InstanceId,
         kind: ProbeKind,
-        generation: u32,
+        (key, generation): (ProbeKey, u32),
         result: &ExecResult,
         context: &mut Context,
     ) -> Effect {
         let ix = instance.container;
         let now = context.now.mono;
-        let Some((key, run)) = self.exec_run(ix, kind, generation) else { return Effect::Stale };
+        let Some(run) = self.exec_run(ix, kind, key, generation) else { return Effect::Stale };
         let erred = matches!(result, ExecResult::Failed { .. });
         if erred
             && run.attempt < PROBE_ATTEMPTS
@@ -238,7 +260,7 @@ impl Pod {
             {
                 armed.exec = Some(ExecRun { attempt, ..run });
             }
-            let question = Question::Probe { instance, kind, generation };
+            let question = Question::Probe { instance, kind, key, generation };
             self.exec_probe(ix, kind, instance, question, context);
             return Effect::Nothing;
         }
@@ -250,10 +272,15 @@ impl Pod {
         self.on_outcome(ix, kind, &outcome, context)
     }
 
-    fn exec_run(&mut self, ix: ContainerIx, kind: ProbeKind, generation: u32) -> Option<(ProbeKey, ExecRun)> {
-        let slot = self.containers.get_mut(ix.at())?.probe_mut(kind)?;
-        let armed = slot.armed.as_mut().filter(|armed| armed.generation == generation)?;
-        Some((slot.key, armed.exec.take()?))
+    fn exec_run(
+        &mut self,
+        ix: ContainerIx,
+        kind: ProbeKind,
+        key: ProbeKey,
+        generation: u32,
+    ) -> Option<ExecRun> {
+        let slot = self.containers.get_mut(ix.at())?.probe_mut(kind).filter(|slot| slot.key == key)?;
+        slot.armed.as_mut().filter(|armed| armed.generation == generation)?.exec.take()
     }
 
     /// Runs one probe now, outside its schedule and thresholds. Err says why it cannot run.

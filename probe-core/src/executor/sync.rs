@@ -67,14 +67,14 @@ impl Pod {
         }
     }
 
-    /// A regular container was killed in order to be started again, and there is no record of the new
+    /// A regular container was killed in order to be started again, and there is no running record of the new
     /// instance yet: whatever the exit code of the old one says, the pod goes on (kubelet-semantics 12.1).
     fn restarts(&self) -> bool {
         let with_specs = self.containers.iter().zip(&self.spec.containers);
         with_specs.filter(|(_, spec)| spec.role == Role::Regular).any(|(container, _)| {
             matches!(
                 (&container.life, container.restart),
-                (Life::Starting { .. }, _) | (Life::Ended { .. }, Some(_))
+                (Life::Starting { .. } | Life::PostStart { .. }, _) | (Life::Ended { .. }, Some(_))
             )
         })
     }
