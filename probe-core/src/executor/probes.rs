@@ -78,7 +78,7 @@ impl ProbeSlot {
     /// Whether a run may still count. Several may arrive in one turn: after the one that reached a threshold,
     /// or after the delete, the worker is silent already though its `Hold` goes out with the sync.
     fn listens(&self, pod_stops: bool) -> bool {
-        !self.worker.on_hold() && !(pod_stops && self.worker.kind() != ProbeKind::Readiness)
+        !self.worker.on_hold() && (!pod_stops || self.worker.kind() == ProbeKind::Readiness)
     }
 
     fn hold(&mut self, context: &mut Context) {
