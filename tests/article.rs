@@ -163,23 +163,28 @@ fn the_tcp_example_is_restarted_when_its_port_is_closed() {
 #[test]
 fn one_that_ignores_sigterm_is_killed_after_its_grace() {
     let world = World::new();
+    // The probe fails once, so that the second instance is left alone until the test interrupts.
+    let failed_once = world.dir().join("failed-once");
+    let probe = format!("test -e {0} || {{ touch {0}; exit 1; }}", failed_once.display());
     let pod = world.write(
         "stubborn.yaml",
-        r#"
+        &format!(
+            r#"
 apiVersion: v1
 kind: Pod
-metadata: {name: stubborn}
+metadata: {{name: stubborn}}
 spec:
   terminationGracePeriodSeconds: 300
   containers:
   - name: main
     command: [/bin/sh, -c, "trap '' TERM; while :; do sleep 1; done"]
     livenessProbe:
-      exec: {command: ["false"]}
+      exec: {{command: [sh, -c, "{probe}"]}}
       periodSeconds: 1
       failureThreshold: 1
       terminationGracePeriodSeconds: 2
-"#,
+"#
+        ),
     );
     let mut agent = world.run(&[&pod], &[]);
     agent.wait_for_sequence(
