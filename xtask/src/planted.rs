@@ -25,9 +25,9 @@ struct Bug {
 const BUGS: [Bug; 5] = [
     Bug {
         name: "dropped generation check",
-        file: "probe-core/src/engine/targets.rs",
-        find: "self.get_mut(key).filter(|entry| entry.generation == generation)",
-        replace: "self.get_mut(key).filter(|_| generation == generation)",
+        file: "probe-core/src/executor/probes.rs",
+        find: ".filter(|armed| armed.generation == outcome.generation && running == Some(armed.instance));",
+        replace: ".filter(|armed| running == Some(armed.instance));",
     },
     Bug {
         name: "double start",
