@@ -35,7 +35,7 @@ enum Step {
     Test,
     /// 2,000 seeds of the simulation, in release
     Simulation,
-    /// The simulation finds each planted bug
+    /// The simulation finds each planted bug; only when named, since it builds the tree five times
     Planted,
 }
 
@@ -85,7 +85,7 @@ pub fn run(repo: &Repo, args: &CiArgs) -> Result<()> {
     let steps: Vec<Step> = Step::value_variants()
         .iter()
         .copied()
-        .filter(|step| args.steps.is_empty() || args.steps.contains(step))
+        .filter(|step| args.steps.contains(step) || args.steps.is_empty() && *step != Step::Planted)
         .collect();
     let mut times: Vec<(Step, Duration)> = Vec::with_capacity(steps.len());
     for step in steps {
