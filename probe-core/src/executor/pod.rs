@@ -27,6 +27,8 @@ pub(super) struct Pod {
     pub(super) rejected: Option<Rejected>,
     /// What was published last.
     pub(super) status: Option<PodStatus>,
+    /// The manifest has changed since: the next sync publishes even an equal status.
+    pub(super) has_new_manifest: bool,
 }
 
 /// What a message did to its pod.
@@ -142,6 +144,7 @@ impl Pod {
             stop: None,
             rejected: None,
             status: None,
+            has_new_manifest: false,
         }
     }
 

@@ -256,7 +256,7 @@ impl Pod {
                 self.containers[ix.at()].probes.extend(slot);
             }
         }
-        self.publish_anew(context);
+        self.has_new_manifest = true;
     }
 
     /// The first delete begins the stop; a later one can only shorten it.

@@ -126,22 +126,15 @@ impl Pod {
         }
     }
 
-    /// Shows the pod if anything visible has changed.
+    /// Shows the pod if anything visible has changed: its status, or only its manifest.
     pub(super) fn publish(&mut self, context: &mut Context) {
         let next = self.next_status(context);
-        if self.status.as_ref() == Some(&next) {
+        let is_new = std::mem::take(&mut self.has_new_manifest) || self.status.as_ref() != Some(&next);
+        if !is_new {
             return;
         }
         self.status = Some(next.clone());
         let snapshot = PodSnapshot { spec: Arc::clone(&self.spec), status: next };
-        context.out.push(Output::Status(Box::new(snapshot)));
-    }
-
-    /// Shows the pod even if only its manifest has changed.
-    pub(super) fn publish_anew(&mut self, context: &mut Context) {
-        let status = self.next_status(context);
-        self.status = Some(status.clone());
-        let snapshot = PodSnapshot { spec: Arc::clone(&self.spec), status };
         context.out.push(Output::Status(Box::new(snapshot)));
     }
 

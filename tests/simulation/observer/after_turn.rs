@@ -72,7 +72,9 @@ fn check_probe(
     // sync of a pod has in common with this.
     let is_busy =
         |other: &ContainerBook| other.restart.is_some() || matches!(other.attempt, Some((_, Attempt::Sent)));
-    let is_stopping = pod.deletion.is_some() || pod.stops_itself || pod.containers.iter().any(is_busy);
+    // A pod that is over is stopped wave by wave, and the first waves may have been under way before.
+    let is_stopping = pod.deletion.is_some() || pod.stops_itself || pod.is_over();
+    let is_stopping = is_stopping || pod.containers.iter().any(is_busy);
     if may_kill && probe.failed_after.is_some() && !is_stopping && container.current_kill().is_none() {
         broken("a failed probe kills at once", format_args!("{} {kind:?}: {probe:?}", who()));
     }

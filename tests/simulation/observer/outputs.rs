@@ -267,7 +267,10 @@ impl Observer {
             if is_running && container.running().is_none() {
                 broken("running is what runs", format_args!("{uid} {at} is shown as {:?}", status.state));
             }
-            if pod.spec.containers[at].role == Role::Init || pod.is_rejected {
+            // The workers of a finished pod have ended: what they last said of a sidecar that is still being
+            // stopped depends in kubelet on when each of them looks.
+            let is_leftover = is_running && pod.is_finished();
+            if pod.spec.containers[at].role == Role::Init || pod.is_rejected || is_leftover {
                 continue;
             }
             let has_readiness = container.probes[ProbeKind::Readiness as usize].is_some();
