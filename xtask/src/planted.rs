@@ -44,8 +44,8 @@ const BUGS: [Bug; 5] = [
     Bug {
         name: "back-off off by one",
         file: "probe-core/src/decide/backoff.rs",
-        find: "Some(entry) => entry.wait.saturating_mul(2).min(params.max),",
-        replace: "Some(entry) => entry.wait.min(params.max),",
+        find: "None => params.initial,",
+        replace: "None => params.initial.saturating_mul(2).min(params.max),",
     },
     Bug {
         name: "slot reused early",
