@@ -65,6 +65,7 @@ pub(super) enum Question {
         instance: InstanceId,
         kind: ProbeKind,
         reply_to: Ticket,
+        asked: Mono,
     },
 }
 

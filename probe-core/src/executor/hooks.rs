@@ -13,7 +13,7 @@ use crate::decide::{expand, messages};
 use crate::model::event::Reason;
 use crate::model::id::{ContainerIx, InstanceId, Ticket};
 use crate::model::pod::Hook;
-use crate::model::probe::{ProbeCmd, RunResult, Target, Verdict};
+use crate::model::probe::{Phases, ProbeCmd, RunResult, Target, Verdict};
 use crate::model::runtime::{ExecResult, ExitStatus, RuntimeCmd};
 use crate::model::time::{Mono, Now};
 
@@ -198,8 +198,9 @@ impl Pod {
                 self.on_post_start(*instance, exec_hook_result(result), context)
             }
             Question::PreStop { instance } => self.on_pre_stop(*instance, exec_hook_result(result), context),
-            Question::Now { instance, kind, reply_to } => {
-                let run = self.judge_now(instance.container, *kind, result, context.now.mono);
+            Question::Now { instance, kind, reply_to, asked } => {
+                let phases = Phases { due: *asked, done: context.now.mono, ..Phases::default() };
+                let run = self.judge_now(instance.container, *kind, result, phases);
                 reply(*reply_to, run, context);
                 Effect::Nothing
             }

@@ -300,7 +300,7 @@ impl Pod {
         let Some(instance) = self.containers[ix.at()].running_instance() else {
             return Err(format!("container {name} is not running").into());
         };
-        let question = Question::Now { instance, kind, reply_to };
+        let question = Question::Now { instance, kind, reply_to, asked: context.now.mono };
         match target::resolve(&probe.handler, &self.spec.containers[ix.at()], context.config.pod_ip) {
             Target::Exec => self.exec_probe(ix, kind, instance, question, context),
             Target::Broken { error } => return Err(error),
@@ -320,9 +320,8 @@ impl Pod {
         ix: ContainerIx,
         kind: ProbeKind,
         result: &ExecResult,
-        now: Mono,
+        phases: Phases,
     ) -> RunResult {
-        let phases = Phases { due: now, done: now, ..Phases::default() };
         match self.exec_action(ix, kind) {
             Some((action, probe)) => judge_exec(result, &self.probe_argv(ix, action), timeout(probe), phases),
             None => RunResult { verdict: Verdict::Errored, detail: None, phases },
