@@ -113,6 +113,16 @@ fn cases() -> Vec<(&'static str, String, Vec<String>)> {
             one("metadata.annotations: Invalid value: \"defib.dev/nope\": defib knows no such annotation".into()),
         ),
         (
+            "a policy that does not exist",
+            "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {defib.dev/on-child-oom: Restart}}, spec: {containers: [{name: c, command: [x]}]}}".into(),
+            one("metadata.annotations[defib.dev/on-child-oom]: Unsupported value: \"Restart\": supported values: \"Ignore\", \"Event\", \"RestartContainer\", \"RestartPod\"".into()),
+        ),
+        (
+            "a policy for a container that is not there",
+            "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {d.defib.dev/on-child-oom: Event}}, spec: {containers: [{name: c, command: [x]}]}}".into(),
+            one("metadata.annotations: Invalid value: \"d.defib.dev/on-child-oom\": the pod has no container of this name".into()),
+        ),
+        (
             "an unknown annotation of a container",
             "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {c.defib.dev/nope: x}}, spec: {containers: [{name: c, command: [x]}]}}".into(),
             one("metadata.annotations: Invalid value: \"c.defib.dev/nope\": defib knows no such annotation".into()),

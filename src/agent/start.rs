@@ -130,6 +130,7 @@ fn instance_of(event: &RuntimeEvent) -> probe_core::model::id::InstanceId {
         | RuntimeEvent::Started { instance, .. }
         | RuntimeEvent::StartFailed { instance, .. }
         | RuntimeEvent::Exited { instance, .. }
+        | RuntimeEvent::ChildOomKilled { instance, .. }
         | RuntimeEvent::Gone { instance, .. }
         | RuntimeEvent::ExecDone { instance, .. } => *instance,
     }

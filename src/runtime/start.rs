@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use probe_core::model::runtime::{RuntimeEvent, StartError};
-use probe_core::sys::cgroup::CgroupError;
+use probe_core::sys::cgroup::{CgroupError, Group, OomWatch};
 use probe_core::sys::spawn::{BindFile, Birth, ChildSpec, Newborn};
 use probe_core::sys::{clock, pidfd, procfs};
 use thiserror::Error;
@@ -145,7 +145,7 @@ fn start_ticks(pid: u32) -> Result<u64, Failure> {
 /// From here on the sensor reaps it. A sensor that is full is replaced by killing the container: one that runs
 /// unwatched would never be restarted.
 async fn watch(shared: &Shared, instance: &Instance, pid: u32, pidfd: Arc<OwnedFd>) {
-    let error = match shared.sensor.watch(instance.id, pid, Arc::clone(&pidfd)) {
+    let error = match shared.sensor.watch(instance.id, pid, Arc::clone(&pidfd), oom_watch(instance)) {
         Ok(exit) => {
             let _first = instance.exit.set(exit);
             return;
@@ -161,10 +161,20 @@ async fn watch(shared: &Shared, instance: &Instance, pid: u32, pidfd: Arc<OwnedF
     }
     match pidfd::reap(pidfd.as_fd()) {
         Ok(Some(status)) => {
-            shared.tell(RuntimeEvent::Exited { instance: instance.id, status, at: clock::now() });
+            let (oom_killed, at) = (false, clock::now());
+            shared.tell(RuntimeEvent::Exited { instance: instance.id, status, oom_killed, at });
         }
         other => tracing::error!(pid, ?other, "its exit status is lost"),
     }
+}
+
+/// A container whose kills for memory cannot be watched runs all the same.
+fn oom_watch(instance: &Instance) -> Option<OomWatch> {
+    let watch = instance.group.as_ref().map_or(Ok(None), Group::oom_watch);
+    watch.unwrap_or_else(|error| {
+        tracing::warn!(instance = ?instance.id, %error, "kills for memory are not seen");
+        None
+    })
 }
 
 fn io(operation: &'static str) -> impl Fn(io::Error) -> Failure {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use probe_core::model::event::{PodEvent, Reason};
 use probe_core::model::id::{ContainerId, PodUid};
-use probe_core::model::pod::{ContainerSpec, PodSpec, RestartPolicy, Role, TerminationMessagePolicy};
+use probe_core::model::pod::{
+    ChildOomPolicy, ContainerSpec, PodSpec, RestartPolicy, Role, TerminationMessagePolicy,
+};
 use probe_core::model::status::{
     Condition, ContainerState, ContainerStatus, Phase, PodSnapshot, PodStatus, Terminated,
 };
@@ -130,6 +132,7 @@ fn container(name: &str) -> ContainerSpec {
         stop_signal: 15,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
+        on_child_oom: ChildOomPolicy::Event,
         spec_hash: 1,
     }
 }

@@ -232,7 +232,8 @@ impl Simulation {
         let (pod, is_exec, may_repeat) = match &event {
             RuntimeEvent::Created { instance, .. }
             | RuntimeEvent::Started { instance, .. }
-            | RuntimeEvent::Exited { instance, .. } => (instance.pod, false, true),
+            | RuntimeEvent::Exited { instance, .. }
+            | RuntimeEvent::ChildOomKilled { instance, .. } => (instance.pod, false, true),
             // A start that failed before anything was created leaves its instance's name to the next one, so
             // a late copy could not be told from the next one's.
             RuntimeEvent::StartFailed { instance, .. } | RuntimeEvent::Gone { instance, .. } => {

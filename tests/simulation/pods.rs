@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use probe_core::model::id::PodUid;
 use probe_core::model::pod::{
-    ContainerPort, ContainerSpec, EnvValue, EnvVar, Hook, PodSpec, Protocol, RestartPolicy, Role,
-    TerminationMessagePolicy,
+    ChildOomPolicy, ContainerPort, ContainerSpec, EnvValue, EnvVar, Hook, PodSpec, Protocol, RestartPolicy,
+    Role, TerminationMessagePolicy,
 };
 use probe_core::model::probe::{
     ExecAction, Handler, HttpGetAction, PortRef, ProbeKind, ProbeSpec, TcpSocketAction,
@@ -111,6 +111,7 @@ fn container(name: &str, role: Role, ports: &[u16], is_steady: bool, rng: &mut R
         stop_signal: 15,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
+        on_child_oom: ChildOomPolicy::Event,
         spec_hash: rng.next_u64(),
     }
 }

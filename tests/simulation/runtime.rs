@@ -211,7 +211,8 @@ impl Runtime {
             Todo::Exit(instance, status) => {
                 if self.instances.get(&instance).is_some_and(|it| it.stage == Stage::Running) {
                     self.set_ended(at, instance);
-                    self.report(at, RuntimeEvent::Exited { instance, status, at: moment(at) });
+                    let exited = RuntimeEvent::Exited { instance, status, oom_killed: false, at: moment(at) };
+                    self.report(at, exited);
                 }
             }
             Todo::Kill { instance, by } => self.kill(at, instance, by),

@@ -7,7 +7,7 @@ use super::go_duration::GoDuration;
 use crate::model::event::Reason;
 use crate::model::pod::PodSpec;
 use crate::model::probe::{ProbeKind, RunResult, Target, Verdict};
-use crate::model::runtime::StartError;
+use crate::model::runtime::{OomFacts, OomLimit, OomVictim, StartError};
 
 /// Waiting reasons.
 pub const CONTAINER_CREATING: &str = "ContainerCreating";
@@ -19,6 +19,7 @@ pub const POST_START_HOOK_ERROR: &str = "PostStartHookError";
 pub const COMPLETED: &str = "Completed";
 pub const ERROR: &str = "Error";
 pub const START_ERROR: &str = "StartError";
+pub const OOM_KILLED: &str = "OOMKilled";
 pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// Message of the event `FailedPostStartHook`, and the event message of the kill that follows.
@@ -53,6 +54,41 @@ pub fn started(container: &str) -> String {
 /// Event `Failed` of a start that failed.
 pub fn failed(message: &str) -> String {
     format!("Error: {message}")
+}
+
+/// Event `ChildOOMKilled`.
+pub fn child_oom_killed(container: &str, facts: &OomFacts) -> String {
+    let whose = match facts.limit {
+        OomLimit::Container => "memory limit of the container was reached",
+        OomLimit::Pod => "memory limit of the pod was reached",
+        OomLimit::Parent => "memory limit of a cgroup above the pod was reached",
+        OomLimit::Node => "the node was out of memory",
+        OomLimit::Unknown => "which memory limit was reached is unknown",
+    };
+    match (&facts.victim, facts.kills) {
+        (Some(OomVictim { pid, command, rss_bytes }), _) => {
+            let kib = rss_bytes / 1_024;
+            format!(
+                "Process {pid} ({command}, {kib} KiB resident) of container {container} was killed for memory; {whose}"
+            )
+        }
+        (None, 1) => format!("A process of container {container} was killed for memory; {whose}"),
+        (None, kills) => {
+            format!("{kills} processes of container {container} were killed for memory; {whose}")
+        }
+    }
+}
+
+/// Event `Killing` of a container whose policy answers a killed child with a restart.
+pub fn killed_for_child_oom(container: &str, restarts: bool) -> String {
+    let then = if restarts { ", will be restarted" } else { "" };
+    format!("Container {container} lost a process to the OOM killer{then}")
+}
+
+/// Event `Killing` of a container whose pod is restarted because of another one.
+pub fn killed_with_pod(container: &str, other: &str, restarts: bool) -> String {
+    let then = if restarts { ", will be restarted" } else { "" };
+    format!("Container {container} is stopped since {other} lost a process to the OOM killer{then}")
 }
 
 /// Event `Killing` without a reason of its own: pod stop, pod kill.

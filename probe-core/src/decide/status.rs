@@ -80,15 +80,19 @@ pub fn next_restart_count(newest: Option<&Record>, highest_log: Option<u32>) -> 
 /// How an instance ended whose process ran.
 pub fn terminated(
     status: ExitStatus,
-    message: Option<Box<str>>,
+    oom_killed: bool,
     started_at: Wall,
     finished_at: Wall,
     container_id: ContainerId,
 ) -> Terminated {
     let exit_code = status.exit_code();
-    let reason = if exit_code == 0 { messages::COMPLETED } else { messages::ERROR };
-    let reason = Cow::Borrowed(reason);
-    Terminated { exit_code, signal: status.signal(), reason, message, started_at, finished_at, container_id }
+    let reason = match exit_code {
+        _ if oom_killed => messages::OOM_KILLED,
+        0 => messages::COMPLETED,
+        _ => messages::ERROR,
+    };
+    let (signal, reason) = (status.signal(), Cow::Borrowed(reason));
+    Terminated { exit_code, signal, reason, message: None, started_at, finished_at, container_id }
 }
 
 /// How an instance "ended" that was created and could not be started: StartError, 128.

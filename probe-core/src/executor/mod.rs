@@ -14,6 +14,7 @@ mod context;
 mod hooks;
 mod kill;
 mod msg;
+mod oom;
 mod pod;
 mod probes;
 mod shard;

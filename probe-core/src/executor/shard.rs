@@ -188,8 +188,12 @@ impl Shard {
                 let pod = self.pods.get_mut(&instance.pod)?;
                 (instance.pod, pod.on_start_failed(instance, error, &message, at, context))
             }
-            RuntimeEvent::Exited { instance, status, at } => {
-                (instance.pod, self.pods.get_mut(&instance.pod)?.on_exited(instance, status, at, context))
+            RuntimeEvent::Exited { instance, status, oom_killed, at } => {
+                let pod = self.pods.get_mut(&instance.pod)?;
+                (instance.pod, pod.on_exited(instance, status, oom_killed, at, context))
+            }
+            RuntimeEvent::ChildOomKilled { instance, facts, .. } => {
+                (instance.pod, self.pods.get_mut(&instance.pod)?.on_child_oom(instance, &facts, context))
             }
             RuntimeEvent::Gone { instance, termination_message } => {
                 let pod = self.pods.get_mut(&instance.pod)?;

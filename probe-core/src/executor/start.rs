@@ -148,6 +148,7 @@ impl Pod {
         &mut self,
         instance: InstanceId,
         exit: ExitStatus,
+        oom_killed: bool,
         at: Now,
         context: &mut Context,
     ) -> bool {
@@ -163,7 +164,7 @@ impl Pod {
         let Some(record) = container.newest.as_mut().filter(|record| record.instance == instance) else {
             return false;
         };
-        let terminated = status::terminated(exit, None, started_at, at.wall, record.container_id);
+        let terminated = status::terminated(exit, oom_killed, started_at, at.wall, record.container_id);
         record.state = RecordState::Exited { terminated, finished_at: at.mono };
         container.life = Life::Ended { instance };
         context.runtime(RuntimeCmd::Cleanup { instance });

@@ -56,6 +56,8 @@ pub enum Reason {
     FailedPostStartHook,
     FailedPreStopHook,
     NodePorts,
+    /// Not one of kubelet's: it never learns of such a death.
+    ChildOomKilled,
 }
 
 impl Reason {
@@ -71,6 +73,7 @@ impl Reason {
             Reason::FailedPostStartHook => "FailedPostStartHook",
             Reason::FailedPreStopHook => "FailedPreStopHook",
             Reason::NodePorts => "NodePorts",
+            Reason::ChildOomKilled => "ChildOOMKilled",
         }
     }
 
@@ -83,7 +86,8 @@ impl Reason {
             | Reason::Failed
             | Reason::FailedPostStartHook
             | Reason::FailedPreStopHook
-            | Reason::NodePorts => Severity::Warning,
+            | Reason::NodePorts
+            | Reason::ChildOomKilled => Severity::Warning,
         }
     }
 }

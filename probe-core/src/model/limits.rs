@@ -55,6 +55,20 @@ pub const EXECS_MAX: usize = 1_024;
 pub const LEFTOVER_WAIT: Duration = Duration::from_secs(10);
 /// Deaths taken from the kernel at once by the sensor.
 pub const SENSOR_BATCH: usize = 256;
+/// So long after the count of kills rose a main process that is not ending counts as no victim.
+pub const OOM_SETTLE: Duration = Duration::from_millis(10);
+/// Waits between looks at the OOM counter of a v1 cgroup that ran out of memory: it is told of before a process
+/// is chosen. When all have passed nothing was killed, the memory was found.
+pub const OOM_LOOKS: [Duration; 8] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(1_000),
+    Duration::from_millis(5_000),
+];
 /// How often a log is looked at for rotation, and into how many parts a round is split, so that thousands of
 /// logs cost nothing that shows. The same interval as kubelet's.
 pub const LOG_ROUND: Duration = Duration::from_secs(10);

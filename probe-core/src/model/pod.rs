@@ -82,8 +82,48 @@ pub struct ContainerSpec {
     pub stop_signal: i32,
     pub termination_message_path: Box<str>,
     pub termination_message_policy: TerminationMessagePolicy,
+    /// Annotation `on-child-oom`; a change of it restarts nothing.
+    pub on_child_oom: ChildOomPolicy,
     /// Changes when and only when a change of the manifest must restart the container.
     pub spec_hash: u64,
+}
+
+/// What happens when a process of a container is killed for memory and its main process lives on.
+/// `defib.dev/on-child-oom` for all containers of a pod, `<container>.defib.dev/on-child-oom` for one.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ChildOomPolicy {
+    Ignore,
+    /// Event `ChildOOMKilled` and nothing else.
+    #[default]
+    Event,
+    /// The event, then the container is stopped; its restart policy says whether it starts again.
+    RestartContainer,
+    /// The event, then the same for every container of the pod but ordinary init containers.
+    RestartPod,
+}
+
+impl ChildOomPolicy {
+    pub const ALL: [ChildOomPolicy; 4] = [
+        ChildOomPolicy::Ignore,
+        ChildOomPolicy::Event,
+        ChildOomPolicy::RestartContainer,
+        ChildOomPolicy::RestartPod,
+    ];
+
+    /// The annotation's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ChildOomPolicy::Ignore => "Ignore",
+            ChildOomPolicy::Event => "Event",
+            ChildOomPolicy::RestartContainer => "RestartContainer",
+            ChildOomPolicy::RestartPod => "RestartPod",
+        }
+    }
+
+    /// The policy that an annotation's value names.
+    pub fn parse(value: &str) -> Option<ChildOomPolicy> {
+        ChildOomPolicy::ALL.into_iter().find(|policy| policy.as_str() == value)
+    }
 }
 
 impl ContainerSpec {

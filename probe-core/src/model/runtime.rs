@@ -69,6 +69,14 @@ pub enum RuntimeEvent {
     Exited {
         instance: InstanceId,
         status: ExitStatus,
+        /// Two witnesses say that the kernel killed it for memory.
+        oom_killed: bool,
+        at: Now,
+    },
+    /// Processes of the instance were killed for memory, and the main process is not one of them.
+    ChildOomKilled {
+        instance: InstanceId,
+        facts: OomFacts,
         at: Now,
     },
     /// Nothing of the instance is left: no process, no cgroup. The next start may go.
@@ -81,6 +89,37 @@ pub enum RuntimeEvent {
         ticket: Ticket,
         result: ExecResult,
     },
+}
+
+/// What is known of processes that were killed for memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OomFacts {
+    /// At least one.
+    pub kills: u64,
+    /// Known to the eBPF sensor, and then `kills` is one.
+    pub victim: Option<OomVictim>,
+    pub limit: OomLimit,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OomVictim {
+    pub pid: u32,
+    /// `comm`: at most 15 bytes.
+    pub command: Box<str>,
+    /// Anonymous, file and shared memory that it held.
+    pub rss_bytes: u64,
+}
+
+/// Whose memory limit was hit, as far as counters prove it.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum OomLimit {
+    Container,
+    Pod,
+    /// A cgroup above the pod's.
+    Parent,
+    /// The machine had no memory left.
+    Node,
+    Unknown,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]

@@ -1,5 +1,6 @@
 //! Process deaths as events. One thread sleeps in the kernel until a watched process ends, takes its exit
-//! status, and delivers [`RuntimeEvent::Exited`].
+//! status, and delivers [`RuntimeEvent::Exited`]. Beside it the same thread watches the OOM counter of the
+//! container's cgroup and delivers [`RuntimeEvent::ChildOomKilled`].
 //!
 //! It needs pidfds and the right to wait for them, so it sees the agent's own children: the main processes of
 //! the process runtime. They are reaped here and nowhere else.
@@ -11,15 +12,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use thiserror::Error;
 
 use crate::model::id::InstanceId;
-use crate::model::limits::SENSOR_BATCH;
-use crate::model::runtime::{ExitStatus, RuntimeEvent};
+use crate::model::limits::{OOM_LOOKS, OOM_SETTLE, SENSOR_BATCH};
+use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, RuntimeEvent};
+use crate::model::time::Mono;
+use crate::sys::cgroup::{OomKills, OomWatch};
 use crate::sys::clock;
-use crate::sys::pidfd;
 use crate::sys::wake::Waker;
+use crate::sys::{pidfd, procfs};
 
 /// Takes an event; called on the sensor's thread, so it must not block.
 pub type Deliver = Arc<dyn Fn(RuntimeEvent) + Send + Sync>;
@@ -29,6 +33,7 @@ pub type ExitCell = Arc<OnceLock<ExitStatus>>;
 
 /// Key of the wake-up among the watched processes.
 const STOP: u64 = u64::MAX;
+const SIGKILL: u8 = 9;
 
 #[derive(Error, Debug)]
 pub enum SensorError {
@@ -68,7 +73,37 @@ struct Table {
 struct Watched {
     instance: InstanceId,
     pidfd: Arc<OwnedFd>,
+    pid: u32,
     status: ExitCell,
+    oom: Option<OomWatch>,
+    /// Kills that nobody was told of, and since when.
+    untold: Option<(OomKills, Mono)>,
+}
+
+/// What a readiness is about: the lowest bit of its number says it, the rest is the entry's key.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Ready {
+    Stop,
+    Exit(u64),
+    Oom(u64),
+}
+
+impl Ready {
+    fn of(number: u64) -> Ready {
+        match (number, number & 1) {
+            (STOP, _) => Ready::Stop,
+            (_, 0) => Ready::Exit(number >> 1),
+            (_, _) => Ready::Oom(number >> 1),
+        }
+    }
+
+    fn number(self) -> u64 {
+        match self {
+            Ready::Stop => STOP,
+            Ready::Exit(key) => key << 1,
+            Ready::Oom(key) => key << 1 | 1,
+        }
+    }
 }
 
 impl Sensor {
@@ -96,11 +131,20 @@ impl Sensor {
         instance: InstanceId,
         pid: u32,
         pidfd: Arc<OwnedFd>,
+        oom: Option<OomWatch>,
     ) -> Result<ExitCell, SensorError> {
         let mut table = self.shared.lock();
         let key = table.next_key;
         table.next_key += 1;
-        let added = epoll::add(&self.shared.epoll, &*pidfd, EventData::new_u64(key), EventFlags::IN);
+        let data = |ready: Ready| EventData::new_u64(ready.number());
+        let epoll = &self.shared.epoll;
+        let added =
+            epoll::add(epoll, &*pidfd, data(Ready::Exit(key)), EventFlags::IN).and_then(|()| match &oom {
+                Some(watch) => {
+                    epoll::add(epoll, watch, data(Ready::Oom(key)), watch.interest() | EventFlags::ET)
+                }
+                None => Ok(()),
+            });
         added.map_err(|error| {
             let source = io::Error::from(error);
             match source.raw_os_error() {
@@ -111,7 +155,9 @@ impl Sensor {
             }
         })?;
         let status = ExitCell::default();
-        table.watched.insert(key, Watched { instance, pidfd, status: Arc::clone(&status) });
+        table
+            .watched
+            .insert(key, Watched { instance, pidfd, pid, status: Arc::clone(&status), oom, untold: None });
         Ok(status)
     }
 
@@ -137,8 +183,9 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the entry and the status of a process that has ended. None for a stale report.
-    fn take(&self, key: u64) -> Option<(InstanceId, ExitStatus)> {
+    /// Takes the entry of a process that has ended. None for a stale report.
+    /// Kills of others that it must be told of first come with it.
+    fn take(&self, key: u64) -> Option<(Option<RuntimeEvent>, RuntimeEvent)> {
         let mut table = self.lock();
         let watched = table.watched.get(&key)?;
         let status = match pidfd::reap(watched.pidfd.as_fd()) {
@@ -150,22 +197,122 @@ impl Shared {
                 ExitStatus::Code(u8::MAX)
             }
         };
-        let watched = table.watched.remove(&key)?;
+        let mut watched = table.watched.remove(&key)?;
         // The runtime may keep the descriptor for long, so it is not left to the close to unwatch it.
         if let Err(error) = epoll::delete(&self.epoll, &*watched.pidfd) {
             tracing::error!(instance = ?watched.instance, %error, "cannot stop watching an ended process");
         }
         // Empty until now: an entry is taken once.
         let _first = watched.status.set(status);
-        Some((watched.instance, status))
+        // The kernel counts before it kills, so the count is there when the victim has ended. SIGKILL and the
+        // count are the two witnesses; others that died with the main process say nothing more.
+        watched.look_for_kills(clock::now().mono);
+        let is_killed = matches!(status, ExitStatus::Signal { number: SIGKILL, .. });
+        let (instance, at) = (watched.instance, clock::now());
+        let kills = watched.untold.take();
+        let oom_killed = is_killed && kills.is_some();
+        let children = kills.filter(|_| !oom_killed).map(|(kills, _)| child_oom_killed(instance, kills));
+        let exited = RuntimeEvent::Exited { instance, status, oom_killed, at };
+        Some((children, exited))
+    }
+
+    /// A cgroup has run out of memory, now or a moment ago.
+    fn oom(&self, key: u64) -> Oom {
+        let now = clock::now().mono;
+        let mut table = self.lock();
+        let Some(watched) = table.watched.get_mut(&key) else { return Oom::Nothing };
+        watched.look_for_kills(now);
+        let Some((kills, since)) = watched.untold else {
+            let may_come = watched.oom.as_ref().is_some_and(OomWatch::is_early);
+            return if may_come { Oom::NotYet } else { Oom::Nothing };
+        };
+        // The count rises before the victim ends. If that is the main process, its exit takes the count.
+        if procfs::is_dying(watched.pid).unwrap_or(true) {
+            return Oom::Nothing;
+        }
+        if now.since(since) < OOM_SETTLE {
+            return Oom::NotYet;
+        }
+        watched.untold = None;
+        Oom::Killed(child_oom_killed(watched.instance, kills))
+    }
+}
+
+/// What the counter of a cgroup says after a notification.
+enum Oom {
+    Nothing,
+    /// Nothing was killed yet, or it is not certain yet who.
+    NotYet,
+    Killed(RuntimeEvent),
+}
+
+impl Watched {
+    fn look_for_kills(&mut self, now: Mono) {
+        let Some(watch) = &mut self.oom else { return };
+        match watch.take() {
+            Ok(OomKills { kills: 0, .. }) => {}
+            Ok(new) => {
+                let (before, _) = self.untold.unwrap_or_default();
+                let kills = before.kills + new.kills;
+                self.untold = Some((OomKills { kills, own_limit: before.own_limit || new.own_limit }, now));
+            }
+            Err(error) => {
+                tracing::error!(instance = ?self.instance, %error, "kills for memory are not seen any more");
+                self.oom = None;
+            }
+        }
+    }
+}
+
+fn child_oom_killed(instance: InstanceId, OomKills { kills, own_limit }: OomKills) -> RuntimeEvent {
+    let limit = if own_limit { OomLimit::Container } else { OomLimit::Unknown };
+    let facts = OomFacts { kills, victim: None, limit };
+    RuntimeEvent::ChildOomKilled { instance, facts, at: clock::now() }
+}
+
+/// Cgroups that ran out of memory and are looked at again soon.
+#[derive(Default)]
+struct Early {
+    /// Key, and looks so far.
+    waiting: Vec<(u64, usize)>,
+}
+
+impl Early {
+    fn add(&mut self, key: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != key);
+        self.waiting.push((key, 0));
+    }
+
+    /// How long the thread may sleep: the shortest of the waits. The longer ones then come too early, which
+    /// costs a look and no more.
+    fn sleep(&self) -> Option<Timespec> {
+        let next = self.waiting.iter().filter_map(|(_, looks)| OOM_LOOKS.get(*looks)).min()?;
+        Timespec::try_from(*next).ok()
+    }
+
+    /// One more look at each; those that were looked at often enough are let go.
+    fn look(&mut self, shared: &Shared, deliver: &Deliver) {
+        self.waiting.retain_mut(|(key, looks)| match shared.oom(*key) {
+            Oom::Nothing => false,
+            Oom::Killed(event) => {
+                deliver(event);
+                false
+            }
+            Oom::NotYet => {
+                *looks += 1;
+                *looks < OOM_LOOKS.len()
+            }
+        });
     }
 }
 
 fn run(shared: &Shared, deliver: &Deliver) {
     let mut events: Vec<epoll::Event> = Vec::with_capacity(SENSOR_BATCH);
+    let mut early = Early::default();
     loop {
         events.clear();
-        match epoll::wait(&shared.epoll, spare_capacity(&mut events), None) {
+        let sleep = early.sleep();
+        match epoll::wait(&shared.epoll, spare_capacity(&mut events), sleep.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 tracing::error!(%error, "the exit sensor cannot wait any more; exits are not seen");
@@ -173,14 +320,21 @@ fn run(shared: &Shared, deliver: &Deliver) {
             }
         }
         for event in &events {
-            let key = event.data.u64();
-            if key == STOP {
-                return;
-            }
-            if let Some((instance, status)) = shared.take(key) {
-                deliver(RuntimeEvent::Exited { instance, status, at: clock::now() });
+            match Ready::of(event.data.u64()) {
+                Ready::Stop => return,
+                Ready::Exit(key) => {
+                    if let Some((children, exited)) = shared.take(key) {
+                        children.into_iter().chain([exited]).for_each(&**deliver);
+                    }
+                }
+                Ready::Oom(key) => match shared.oom(key) {
+                    Oom::Nothing => {}
+                    Oom::NotYet => early.add(key),
+                    Oom::Killed(event) => deliver(event),
+                },
             }
         }
+        early.look(shared, deliver);
     }
 }
 
@@ -212,7 +366,7 @@ mod tests {
 
     fn watch(sensor: &Sensor, number: u32, pid: u32) {
         let pidfd = Arc::new(pidfd::open(pid).unwrap());
-        sensor.watch(instance(number), pid, pidfd).unwrap();
+        sensor.watch(instance(number), pid, pidfd, None).unwrap();
     }
 
     fn next(events: &mpsc::Receiver<RuntimeEvent>) -> (InstanceId, ExitStatus) {
@@ -236,7 +390,7 @@ mod tests {
             let pid = shell(script);
             watch(&sensor, number, pid);
             assert_eq!(next(&events), (instance(number), expected), "{script}");
-            assert_eq!(crate::sys::procfs::stat(pid).unwrap(), None, "{script}: no zombie");
+            assert_eq!(procfs::stat(pid).unwrap(), None, "{script}: no zombie");
         }
         assert_eq!(sensor.watched(), 0);
         drop(sensor);
@@ -265,7 +419,7 @@ mod tests {
         let pid = shell("exit 3");
         let pidfd = Arc::new(pidfd::open(pid).unwrap());
         pidfd::wait_ended(pidfd.as_fd(), Some(WATCHDOG)).unwrap();
-        sensor.watch(instance(0), pid, pidfd).unwrap();
+        sensor.watch(instance(0), pid, pidfd, None).unwrap();
         assert_eq!(next(&events), (instance(0), ExitStatus::Code(3)));
     }
 

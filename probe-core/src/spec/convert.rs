@@ -6,11 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{honour, quantity};
+use super::{annotations, honour, quantity};
 use crate::model::id::PodUid;
 use crate::model::pod::{
-    ContainerPort, ContainerSpec, EnvField, EnvValue, EnvVar, Hook, PodSpec, Protocol, RestartPolicy, Role,
-    TerminationMessagePolicy,
+    ChildOomPolicy, ContainerPort, ContainerSpec, EnvField, EnvValue, EnvVar, Hook, PodSpec, Protocol,
+    RestartPolicy, Role, TerminationMessagePolicy,
 };
 use crate::model::probe::{ExecAction, Handler, HttpGetAction, PortRef, ProbeSpec, TcpSocketAction};
 
@@ -24,8 +24,10 @@ pub fn pod(mut pod: k8s::Pod, uid: PodUid, base_dir: PathBuf) -> PodSpec {
     let about = spec.security_context.as_ref();
     let user = about.and_then(|context| context.run_as_user);
     let group = about.and_then(|context| context.run_as_group);
-    let convert = |role_of: fn(&k8s::Container) -> Role, one: &k8s::Container| {
-        container(one, role_of(one), user, group)
+    let annotated = pod.metadata.annotations.as_ref();
+    let convert = |role_of: fn(&k8s::Container) -> Role, one: &k8s::Container| ContainerSpec {
+        on_child_oom: annotations::on_child_oom(annotated, &one.name),
+        ..container(one, role_of(one), user, group)
     };
     let inits = spec.init_containers.iter().flatten().map(|one| convert(init_role, one));
     let regular = spec.containers.iter().map(|one| convert(|_| Role::Regular, one));
@@ -101,6 +103,7 @@ fn container(one: &k8s::Container, role: Role, user: Option<i64>, group: Option<
             Some("FallbackToLogsOnError") => TerminationMessagePolicy::FallbackToLogsOnError,
             Some(_) | None => TerminationMessagePolicy::File,
         },
+        on_child_oom: ChildOomPolicy::default(),
         spec_hash: fnv1a(&serde_json::to_vec(one).unwrap_or_default()),
     }
 }

@@ -10,6 +10,7 @@
 //! load       all of it for a set of files, and what only shows across pods
 //! ```
 
+mod annotations;
 mod convert;
 mod decode;
 mod default;

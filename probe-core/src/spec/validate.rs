@@ -27,7 +27,7 @@ impl Errors {
         self.texts.push(format!("{path}: Invalid value: {value}: {detail}"));
     }
 
-    fn invalid_text(&mut self, path: &str, value: &str, detail: impl Display) {
+    pub(super) fn invalid_text(&mut self, path: &str, value: &str, detail: impl Display) {
         self.invalid(path, format_args!("{value:?}"), detail);
     }
 
@@ -44,7 +44,7 @@ impl Errors {
         self.texts.push(format!("{path}: Duplicate value: {value:?}"));
     }
 
-    fn unsupported(&mut self, path: &str, value: &str, supported: &[&str]) {
+    pub(super) fn unsupported(&mut self, path: &str, value: &str, supported: &[&str]) {
         let list: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
         let list = list.join(", ");
         self.texts.push(format!("{path}: Unsupported value: {value:?}: supported values: {list}"));
@@ -61,6 +61,7 @@ impl Errors {
 pub fn pod(pod: &Pod) -> Vec<String> {
     let mut errors = Errors::default();
     metadata(pod, &mut errors);
+    super::annotations::check(pod, &mut errors);
     match &pod.spec {
         None => errors.required("spec", ""),
         Some(spec) => pod_spec(spec, &mut errors),
@@ -75,19 +76,6 @@ fn metadata(pod: &Pod, errors: &mut Errors) {
     }
     if let Some(namespace) = &pod.metadata.namespace {
         errors.name("metadata.namespace", namespace, names::label(namespace));
-    }
-    for key in pod.metadata.annotations.iter().flat_map(|all| all.keys()) {
-        annotation(key, errors);
-    }
-}
-
-/// Annotations under defib's own prefix: `defib.dev/<key>`, and `<container>.defib.dev/<key>`. A key that
-/// means nothing is a mistake that would go unnoticed.
-fn annotation(key: &str, errors: &mut Errors) {
-    let Some((prefix, name)) = key.split_once('/') else { return };
-    let for_pod = prefix == "defib.dev";
-    if (for_pod || prefix.ends_with(".defib.dev")) && !(for_pod && name == super::load::BASE_DIR_KEY) {
-        errors.invalid_text("metadata.annotations", key, "defib knows no such annotation");
     }
 }
 

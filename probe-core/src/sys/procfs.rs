@@ -6,6 +6,8 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
+const PF_EXITING: u32 = 0x4;
+
 /// The fields of `/proc/<pid>/stat` that defib uses (proc_pid_stat(5)).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Stat {
@@ -13,6 +15,8 @@ pub struct Stat {
     pub state: u8,
     pub parent: u32,
     pub session: u32,
+    /// PF_EXITING of include/linux/sched.h.
+    pub is_exiting: bool,
     /// Start time in clock ticks since boot. With the pid it names a process for one boot.
     pub start_ticks: u64,
 }
@@ -31,6 +35,29 @@ pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether SIGKILL was sent to the process, it is ending, or it has ended. Between the moment in which it takes
+/// the signal and the one in which it begins to end neither shows: ask twice, a little apart.
+pub fn is_dying(pid: u32) -> io::Result<bool> {
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Err(error) if is_gone(&error) => return Ok(true),
+        other => other?,
+    };
+    if is_killed(&status) {
+        return Ok(true);
+    }
+    Ok(stat(pid)?.is_none_or(|stat| stat.is_exiting || stat.is_zombie()))
+}
+
+/// SIGKILL among the pending signals of the leader or of the process (proc_pid_status(5)).
+fn is_killed(status: &str) -> bool {
+    const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
+    let masks = status.lines().filter_map(|line| line.split_once(':'));
+    masks
+        .filter(|(name, _)| matches!(*name, "SigPnd" | "ShdPnd"))
+        .filter_map(|(_, mask)| u64::from_str_radix(mask.trim(), 16).ok())
+        .any(|mask| mask & SIGKILL_BIT != 0)
 }
 
 /// Every process that is visible now. Those that end while we look are left out.
@@ -96,6 +123,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         state: *field(3)?.as_bytes().first()?,
         parent: field(4)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
+        is_exiting: field(9)?.parse::<u32>().ok()? & PF_EXITING != 0,
         start_ticks: field(22)?.parse().ok()?,
     })
 }
@@ -111,13 +139,24 @@ mod tests {
     #[test]
     fn stat_lines() {
         let tail = "S 7 41 40 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 99123 1 2 3";
-        let expected = Stat { pid: 42, state: b'S', parent: 7, session: 40, start_ticks: 99_123 };
+        let expected =
+            Stat { pid: 42, state: b'S', parent: 7, session: 40, is_exiting: false, start_ticks: 99_123 };
         for name in ["sh", "a b", "x) S 1 1 1 (", "\u{e4}\u{f6}"] {
             assert_eq!(parse_stat(format!("42 ({name}) {tail}").as_bytes()), Some(expected), "{name}");
         }
         for bad in ["", "42", "42 (sh)", "42 (sh) S 7", "x (sh) S 7 41 40"] {
             assert_eq!(parse_stat(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn one_that_is_dying() {
+        let status = |own: &str, shared: &str| format!("Name:\tx\nSigPnd:\t{own}\nShdPnd:\t{shared}\n");
+        assert!(is_killed(&status("0000000000000100", "0000000000000000")));
+        assert!(is_killed(&status("0000000000000000", "0000000000000100")));
+        assert!(!is_killed(&status("0000000000004000", "0000000000000200")));
+        assert!(!is_dying(std::process::id()).unwrap());
+        assert!(is_dying(u32::MAX).unwrap());
     }
 
     #[test]

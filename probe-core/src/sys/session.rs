@@ -148,8 +148,14 @@ mod tests {
 
     /// (pid, parent, session, start)
     fn stats(rows: &[(u32, u32, u32, u64)]) -> Vec<Stat> {
-        let stat =
-            |&(pid, parent, session, start_ticks)| Stat { pid, state: b'S', parent, session, start_ticks };
+        let stat = |&(pid, parent, session, start_ticks)| Stat {
+            pid,
+            state: b'S',
+            parent,
+            session,
+            is_exiting: false,
+            start_ticks,
+        };
         rows.iter().map(stat).collect()
     }
 

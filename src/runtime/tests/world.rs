@@ -7,7 +7,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use probe_core::model::id::{ContainerId, ContainerIx, InstanceId, PodUid, Ticket};
-use probe_core::model::pod::{ContainerSpec, PodSpec, RestartPolicy, Role, TerminationMessagePolicy};
+use probe_core::model::pod::{
+    ChildOomPolicy, ContainerSpec, PodSpec, RestartPolicy, Role, TerminationMessagePolicy,
+};
 use probe_core::model::runtime::{
     ExecResult, ExitStatus, RuntimeCmd, RuntimeEvent, StartError, StartRequest,
 };
@@ -216,6 +218,7 @@ pub fn container(command: &[&str]) -> ContainerSpec {
         stop_signal: libc::SIGTERM,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
+        on_child_oom: ChildOomPolicy::Event,
         spec_hash: 0,
     }
 }

@@ -221,7 +221,7 @@ impl Observer {
             RuntimeEvent::StartFailed { instance, error, message, at } => {
                 self.start_failed(*instance, *error, message, at.mono);
             }
-            RuntimeEvent::Exited { instance, status, at } => {
+            RuntimeEvent::Exited { instance, status, at, .. } => {
                 let newest = self.container(*instance).and_then(|it| it.newest.as_mut());
                 let Some(run) = newest.filter(|run| run.instance == *instance && run.is_running()) else {
                     self.counts.stale += 1;
@@ -232,6 +232,9 @@ impl Observer {
                 self.set_attempt(*instance, Attempt::Ended);
             }
             RuntimeEvent::Gone { instance, .. } => self.gone(now, *instance),
+            RuntimeEvent::ChildOomKilled { .. } => {
+                broken("the node has memory enough", format_args!("{event:?}"))
+            }
             RuntimeEvent::ExecDone { ticket, result, .. } => self.exec_done(now, executor, *ticket, result),
         }
     }

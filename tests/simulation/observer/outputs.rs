@@ -224,6 +224,7 @@ impl Observer {
             Reason::FailedPostStartHook => same_text(event, "PostStartHook failed"),
             Reason::FailedPreStopHook => same_text(event, "PreStopHook failed"),
             Reason::NodePorts => broken("NodePorts is about the pod", format_args!("{event:?}")),
+            Reason::ChildOomKilled => broken("the node has memory enough", format_args!("{event:?}")),
         }
     }
 

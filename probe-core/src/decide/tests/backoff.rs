@@ -81,7 +81,7 @@ impl Sim {
         let record = slot.newest.as_mut().unwrap();
         let RecordState::Running { started_at, .. } = record.state else { panic!("it does not run") };
         record.state = RecordState::Exited {
-            terminated: terminated(status, None, started_at.wall, wall_s(now_s), record.container_id),
+            terminated: terminated(status, false, started_at.wall, wall_s(now_s), record.container_id),
             finished_at: at_s(now_s),
         };
         slot.liveness = None;

@@ -92,7 +92,7 @@ fn started_and_ready() {
 
 #[test]
 fn how_an_instance_ended() {
-    let ended = |status| terminated(status, None, wall_s(1), wall_s(2), container_id(1));
+    let ended = |status| terminated(status, false, wall_s(1), wall_s(2), container_id(1));
     let signal = |number| ExitStatus::Signal { number, core_dumped: false };
     let cases = [
         ("ST-01", ended(ExitStatus::Code(0)), "Completed", 0, None),

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use crate::decide::view::{ContainerView, PodView, Record, RecordState, ResultState, StartFailure};
 use crate::model::id::{ContainerId, ContainerIx, InstanceId, PodUid};
-use crate::model::pod::{ContainerSpec, PodSpec, RestartPolicy, Role, TerminationMessagePolicy};
+use crate::model::pod::{
+    ChildOomPolicy, ContainerSpec, PodSpec, RestartPolicy, Role, TerminationMessagePolicy,
+};
 use crate::model::probe::{Handler, PortRef, ProbeSpec, TcpSocketAction};
 use crate::model::status::Terminated;
 use crate::model::time::{Mono, Now, Wall};
@@ -67,6 +69,7 @@ pub fn container(name: &str, role: Role) -> ContainerSpec {
         stop_signal: 15,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
+        on_child_oom: ChildOomPolicy::Event,
         spec_hash: 1,
     }
 }

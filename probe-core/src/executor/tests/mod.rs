@@ -6,6 +6,7 @@
 mod backoff;
 mod ends;
 mod hooks;
+mod oom;
 mod order;
 mod probes;
 mod stale;

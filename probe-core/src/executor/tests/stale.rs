@@ -41,7 +41,8 @@ fn every_runtime_event_again_for_either_instance() {
             node.take(Step::Stale(stale));
         }
         if restart_count != 1 {
-            let exited = RuntimeEvent::Exited { instance, status: ExitStatus::Code(9), at };
+            let exited =
+                RuntimeEvent::Exited { instance, status: ExitStatus::Code(9), oom_killed: false, at };
             node.input(Input::Runtime(exited));
             stale += 1;
             node.take(Step::Stale(stale));

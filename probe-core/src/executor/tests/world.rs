@@ -218,6 +218,17 @@ impl Node {
         self.exit(at, code);
     }
 
+    /// Several inputs of one turn.
+    pub fn together(&mut self, inputs: impl IntoIterator<Item = Input>) {
+        self.inputs.extend(inputs);
+        self.turn();
+        self.until(self.time);
+    }
+
+    pub fn forget_said(&mut self) {
+        self.said.clear();
+    }
+
     pub fn said(&self) -> &[String] {
         &self.said
     }
@@ -407,17 +418,29 @@ impl Node {
         }
     }
 
+    fn running(&self, at: usize) -> InstanceId {
+        let running = self.live.iter().find(|(other, live)| other.container == ix(at) && !live.ended);
+        *running.expect("an instance runs").0
+    }
+
+    /// Its main process is killed by the kernel.
+    pub fn kill_for_memory(&mut self, at: usize) {
+        let (instance, status) = (self.running(at), ExitStatus::Signal { number: 9, core_dumped: false });
+        let at = self.after_ms(0);
+        self.coming_after(0, RuntimeEvent::Exited { instance, status, oom_killed: true, at });
+        self.until(self.time);
+    }
+
     /// Ends the running instance of a container now, also one that nothing else ends.
     fn exit(&mut self, at: usize, code: u8) {
-        let running = self.live.iter().find(|(other, live)| other.container == ix(at) && !live.ended);
-        let instance = *running.expect("an instance runs").0;
+        let instance = self.running(at);
         self.exit_after(instance, 0, ExitStatus::Code(code));
         self.until(self.time);
     }
 
     fn exit_after(&mut self, instance: InstanceId, ms: u64, status: ExitStatus) {
         let at = self.after_ms(ms);
-        self.coming_after(ms, RuntimeEvent::Exited { instance, status, at });
+        self.coming_after(ms, RuntimeEvent::Exited { instance, status, oom_killed: false, at });
     }
 
     fn coming_after(&mut self, ms: u64, event: RuntimeEvent) {

@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{CgroupError, write_control};
+use super::{CgroupError, OomWatch, write_control};
 use crate::model::limits::CGROUP_EVENTS_MAX_BYTES;
 use crate::sys::pidfd::poll_until;
 
@@ -98,6 +98,16 @@ impl Group {
     /// Watches whether any process is left in the instance.
     pub fn events(&self) -> Result<Events, CgroupError> {
         Events::open(&self.dir)
+    }
+
+    /// Watches for processes of the instance that are killed for memory. None where the instance has no memory
+    /// cgroup of its own: no memory controller, or on v1 no limit.
+    pub fn oom_watch(&self) -> Result<Option<OomWatch>, CgroupError> {
+        if self.dir.join("memory.events").exists() {
+            return OomWatch::v2(&self.dir).map(Some);
+        }
+        let memory = self.v1_dirs.iter().find(|dir| dir.join("memory.oom_control").exists());
+        memory.map(|dir| OomWatch::v1(dir)).transpose()
     }
 
     /// Removes all folders of the instance, and the pod's when it was the last. Every process must be gone.

@@ -7,10 +7,12 @@
 mod group;
 mod limits;
 mod mounts;
+mod oom;
 mod tree;
 
 pub use group::{Events, Group, KillMethod, Place};
 pub use limits::Limits;
+pub use oom::{OomKills, OomWatch};
 pub use tree::{NoCgroups, Tree};
 
 use std::fs::OpenOptions;

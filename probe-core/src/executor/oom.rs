@@ -1,0 +1,68 @@
+//! A process of a living container was killed for memory: the event, and what the pod's annotation asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::Context;
+use super::pod::{Life, Pod, Restart};
+use crate::decide::actions::KillReason;
+use crate::decide::messages;
+use crate::model::event::Reason;
+use crate::model::id::{ContainerIx, InstanceId};
+use crate::model::pod::{ChildOomPolicy, RestartPolicy, Role};
+use crate::model::runtime::OomFacts;
+
+impl Pod {
+    /// False for an instance that is not the current one, or whose main process has ended: nothing changes.
+    pub(super) fn on_child_oom(
+        &mut self,
+        instance: InstanceId,
+        facts: &OomFacts,
+        context: &mut Context,
+    ) -> bool {
+        let ix = instance.container;
+        let lives = self.containers.get(ix.at()).is_some_and(|container| {
+            matches!(container.life, Life::PostStart { .. } | Life::Running | Life::Killing(_))
+        });
+        if !lives || self.current_instance(ix) != Some(instance) {
+            return false;
+        }
+        let pod = Arc::clone(&self.spec);
+        let spec = &pod.containers[ix.at()];
+        if spec.on_child_oom == ChildOomPolicy::Ignore {
+            return true;
+        }
+        let message = messages::child_oom_killed(&spec.name, facts);
+        context.event(&pod, ix, Reason::ChildOomKilled, message);
+        match spec.on_child_oom {
+            ChildOomPolicy::Ignore | ChildOomPolicy::Event => {}
+            ChildOomPolicy::RestartContainer => self.kill_for_oom(ix, ix, context),
+            ChildOomPolicy::RestartPod => {
+                for (other, _) in pod.indexed().filter(|(_, spec)| spec.role != Role::Init) {
+                    self.kill_for_oom(other, ix, context);
+                }
+            }
+        }
+        true
+    }
+
+    /// Stops one container; whether it starts again is its restart policy's word, as after a failed probe.
+    fn kill_for_oom(&mut self, ix: ContainerIx, because_of: ContainerIx, context: &mut Context) {
+        // What is stopped already, with its pod or alone, needs nothing more.
+        if !self.containers[ix.at()].can_be_killed() || self.deletion.is_some() || self.stop.is_some() {
+            return;
+        }
+        let spec = &self.spec.containers[ix.at()];
+        let restarts = spec.role == Role::Sidecar || self.spec.restart_policy != RestartPolicy::Never;
+        let message = if ix == because_of {
+            messages::killed_for_child_oom(&spec.name, restarts)
+        } else {
+            messages::killed_with_pod(&spec.name, &self.spec.containers[because_of.at()].name, restarts)
+        };
+        let container = &mut self.containers[ix.at()];
+        container.restart = restarts.then(|| Restart {
+            prev_finished_at: container.previous.as_ref().and_then(|record| record.finished_at()),
+        });
+        self.begin_kill(ix, KillReason::Other, message, Duration::ZERO, context);
+    }
+}

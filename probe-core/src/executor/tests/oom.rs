@@ -1,0 +1,106 @@
+//! A child that was killed for memory: the event, each policy, and what comes late or twice.
+
+use super::Step;
+use super::world::{Node, POD, container, pod};
+use crate::executor::{Input, PodCmd};
+use crate::model::id::{ContainerIx, InstanceId};
+use crate::model::pod::{ChildOomPolicy, PodSpec, RestartPolicy, Role};
+use crate::model::runtime::{OomFacts, OomLimit, OomVictim, RuntimeEvent};
+
+const EVENT: &str =
+    "A process of container a was killed for memory; memory limit of the container was reached";
+
+fn two(policy: RestartPolicy, on_child_oom: ChildOomPolicy) -> PodSpec {
+    let mut first = container("a", Role::Regular);
+    first.on_child_oom = on_child_oom;
+    pod(policy, vec![first, container("b", Role::Regular)])
+}
+
+fn started(spec: PodSpec) -> Node {
+    let mut node = Node::new("oom", spec.clone(), &[]);
+    node.take(Step::Add(spec));
+    node.forget_said();
+    node
+}
+
+fn killed(node: &mut Node, restart_count: u32) {
+    let instance = InstanceId { pod: POD, container: ContainerIx(0), restart_count };
+    let facts = OomFacts { kills: 1, victim: None, limit: OomLimit::Container };
+    let at = node.now();
+    node.input(Input::Runtime(RuntimeEvent::ChildOomKilled { instance, facts, at }));
+}
+
+fn events(node: &Node) -> Vec<String> {
+    node.said().iter().filter(|line| line.contains("OOM") || line.contains("Killing")).cloned().collect()
+}
+
+#[test]
+fn each_policy() {
+    use ChildOomPolicy::{Event, Ignore, RestartContainer, RestartPod};
+    use RestartPolicy::{Always, Never};
+    let runs = "running, ready, restarts 0";
+    let again = "running, ready, restarts 1, last Error 143";
+    let ended = "terminated Error 143, restarts 0";
+    let cases: [(ChildOomPolicy, RestartPolicy, usize, usize, &'static str, &'static str); 6] = [
+        (Ignore, Always, 0, 0, runs, runs),
+        (Event, Always, 1, 0, runs, runs),
+        (RestartContainer, Always, 1, 1, again, runs),
+        (RestartPod, Always, 1, 2, again, again),
+        (RestartContainer, Never, 1, 1, ended, runs),
+        (RestartPod, Never, 1, 2, ended, ended),
+    ];
+    for (on_child_oom, policy, reports, kills, first, second) in cases {
+        let mut node = started(two(policy, on_child_oom));
+        killed(&mut node, 0);
+        let said = events(&node);
+        let count = |what: &str| said.iter().filter(|line| line.contains(what)).count();
+        assert_eq!(
+            (count(EVENT), count("Killing")),
+            (reports, kills),
+            "{on_child_oom:?} {policy:?}: {said:?}"
+        );
+        node.take(Step::Shows(0, first));
+        node.take(Step::Shows(1, second));
+    }
+}
+
+#[test]
+fn an_older_instance_and_an_ended_one_are_nobody() {
+    let mut node = started(two(RestartPolicy::Always, ChildOomPolicy::RestartContainer));
+    killed(&mut node, 1);
+    node.take(Step::Stale(1));
+    node.take(Step::Exit(0, 3));
+    killed(&mut node, 0);
+    node.take(Step::Stale(2));
+    assert!(events(&node).is_empty(), "{:?}", node.said());
+}
+
+#[test]
+fn one_that_is_stopped_already_is_only_told() {
+    let mut node = started(two(RestartPolicy::Always, ChildOomPolicy::RestartPod));
+    let instance = InstanceId { pod: POD, container: ContainerIx(0), restart_count: 0 };
+    let facts = OomFacts { kills: 2, victim: None, limit: OomLimit::Unknown };
+    let late = RuntimeEvent::ChildOomKilled { instance, facts, at: node.now() };
+    node.together([Input::Pod(PodCmd::Delete { pod: POD, grace_s: None }), Input::Runtime(late)]);
+    let said = events(&node);
+    assert_eq!(said.iter().filter(|line| line.contains("Stopping container")).count(), 2, "{said:?}");
+    assert_eq!(said.iter().filter(|line| line.contains("Killing")).count(), 2, "{said:?}");
+    assert!(said.iter().any(|line| line.contains("2 processes of container a were killed")), "{said:?}");
+}
+
+#[test]
+fn a_main_process_that_was_killed_for_memory() {
+    let mut node = started(two(RestartPolicy::Never, ChildOomPolicy::Event));
+    node.kill_for_memory(0);
+    node.take(Step::Shows(0, "terminated OOMKilled 137, restarts 0"));
+}
+
+#[test]
+fn the_victim_is_named() {
+    let victim = OomVictim { pid: 71, command: "worker".into(), rss_bytes: 65_536 << 10 };
+    let facts = OomFacts { kills: 1, victim: Some(victim), limit: OomLimit::Node };
+    assert_eq!(
+        crate::decide::messages::child_oom_killed("c", &facts),
+        "Process 71 (worker, 65536 KiB resident) of container c was killed for memory; the node was out of memory"
+    );
+}
