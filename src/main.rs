@@ -4,6 +4,7 @@ mod agent;
 mod api;
 mod cli;
 mod client;
+mod doctor;
 mod files;
 mod logging;
 mod logs;

@@ -31,10 +31,24 @@ pub enum Verb {
     Delete(DeleteArgs),
     /// Run one probe now and print when each phase ended
     Probe(ProbeArgs),
+    /// Say which parts of the kernel defib uses here, which not, why, and the cure
+    Doctor(DoctorArgs),
     /// Small servers that misbehave on purpose, for examples and tests
     Demo(DemoArgs),
     /// Print the version
     Version,
+}
+
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Form of the output
+    #[arg(short, long, value_enum, value_name = "FORM")]
+    pub output: Option<DoctorForm>,
+}
+
+#[derive(ValueEnum, Copy, Clone, PartialEq, Eq, Debug)]
+pub enum DoctorForm {
+    Json,
 }
 
 /// Which agent to talk to.

@@ -5,6 +5,7 @@ pub mod args;
 mod delete;
 mod demo;
 mod describe;
+mod doctor;
 pub mod events;
 mod exit;
 mod get;
@@ -52,5 +53,6 @@ fn dispatch(verb: &Verb) -> anyhow::Result<u8> {
         Verb::Logs(args) => logs::run(args),
         Verb::Delete(args) => delete::run(args),
         Verb::Probe(args) => probe::run(args),
+        Verb::Doctor(args) => doctor::run(args),
     }
 }

@@ -20,6 +20,12 @@ pub fn may_mount() -> bool {
     effective_capabilities().is_some_and(|set| set & (1 << CAP_SYS_ADMIN) != 0)
 }
 
+/// RLIMIT_NOFILE of this process: open files at most.
+pub fn descriptor_limit() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.unwrap_or(u64::MAX)
+}
+
 /// The primary group of a user in `/etc/passwd`.
 pub fn primary_group(user: u32) -> Option<u32> {
     group_in(&fs::read_to_string("/etc/passwd").ok()?, user)

@@ -83,6 +83,11 @@ impl Tree {
         self.v1_memory.is_some() || self.has_controller("memory")
     }
 
+    /// Whether limits are those of v1 controllers beside the v2 tree.
+    pub fn is_hybrid(&self) -> bool {
+        self.v1_memory.is_some() || self.v1_cpu.is_some()
+    }
+
     /// Whether cpu limits work here.
     pub fn limits_cpu(&self) -> bool {
         self.v1_cpu.is_some() || self.has_controller("cpu")
@@ -104,6 +109,11 @@ impl Tree {
         if let Some(home) = &self.home {
             let _stays = write_control("enter", &home.join("cgroup.procs"), "0");
         }
+        self.remove_if_empty();
+    }
+
+    /// Removes the shared folders that hold nothing.
+    pub fn remove_if_empty(&self) {
         let roots = [Some(&self.root), self.v1_memory.as_ref(), self.v1_cpu.as_ref()];
         for root in roots.into_iter().flatten() {
             for folder in ["defib/agent", "defib/pods", "defib"] {

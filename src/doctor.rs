@@ -1,0 +1,157 @@
+//! What defib can use on this host, what not, why, and the cure. It looks at the same places as a start does, and
+//! leaves nothing behind.
+
+use probe_core::engine::EngineError;
+use probe_core::ring::{TaskRun, Uring, UringOptions};
+use probe_core::sys::cgroup::Tree;
+use probe_core::sys::{host, pidfd};
+use serde::Serialize;
+
+/// Slots of the ring that is made to see whether one can be made: the fewest that are of use.
+const TRIAL_SLOTS: u32 = 8;
+/// With fewer an engine shard makes fewer slots than its default; half of them are left to containers.
+const DESCRIPTORS_WANTED: u64 = 8_192;
+
+/// One feature of the host.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    pub feature: &'static str,
+    pub used: bool,
+    /// `defib run` cannot do without it.
+    pub required: bool,
+    /// What it gives, or why it is not used.
+    pub why: String,
+    /// Empty when it is used.
+    pub cure: String,
+}
+
+impl Finding {
+    fn used(feature: &'static str, why: impl Into<String>) -> Finding {
+        Finding { feature, used: true, required: false, why: why.into(), cure: String::new() }
+    }
+
+    fn unused(feature: &'static str, why: impl Into<String>, cure: impl Into<String>) -> Finding {
+        Finding { feature, used: false, required: false, why: why.into(), cure: cure.into() }
+    }
+
+    fn required(self) -> Finding {
+        Finding { required: true, ..self }
+    }
+}
+
+/// Looks at everything.
+pub fn examine() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    rings(&mut findings);
+    findings.push(exits());
+    cgroups(&mut findings);
+    findings.push(if host::is_root() {
+        Finding::used("other-users", "runAsUser and runAsGroup of any user")
+    } else {
+        Finding::unused("other-users", "runAsUser is refused for any other user", "run defib as root")
+    });
+    findings.push(if host::is_root() && host::may_mount() {
+        Finding::used("mount-namespaces", "terminationMessagePath of each container is a file of its own")
+    } else {
+        let why = "no termination message files; FallbackToLogsOnError works";
+        Finding::unused("mount-namespaces", why, "run defib as root with CAP_SYS_ADMIN")
+    });
+    findings.push(descriptors(host::descriptor_limit()));
+    findings
+}
+
+/// Whether something that `defib run` cannot do without is missing.
+pub fn is_missing(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.required && !finding.used)
+}
+
+fn rings(findings: &mut Vec<Finding>) {
+    let ring = Uring::new(UringOptions { slots: TRIAL_SLOTS, task_run: TaskRun::Best });
+    let deferred = "deferred-completions";
+    match ring {
+        Ok(ring) => {
+            findings.push(Finding::used("io_uring", "probes run on rings of their own").required());
+            findings.push(if ring.is_deferred() {
+                Finding::used(deferred, "completions run when the engine asks (DEFER_TASKRUN)")
+            } else {
+                let why = "completions interrupt the engine; more CPU for each probe";
+                Finding::unused(deferred, why, "run kernel 6.1 or later")
+            });
+        }
+        Err(error) => {
+            let cure = "see the reason; docs/kernel-support.md lists what is needed";
+            findings.push(Finding::unused("io_uring", EngineError::from(error).to_string(), cure).required());
+            findings.push(Finding::unused(deferred, "there is no ring", "see io_uring"));
+        }
+    }
+}
+
+fn exits() -> Finding {
+    match pidfd::open(std::process::id()) {
+        Ok(_) => Finding::used("pidfd", "ends of containers are told by the kernel").required(),
+        Err(error) => {
+            let cure = "run kernel 5.10 or later, and allow pidfd_open in the seccomp profile";
+            Finding::unused("pidfd", error.to_string(), cure).required()
+        }
+    }
+}
+
+fn cgroups(findings: &mut Vec<Finding>) {
+    let (memory, cpu, oom) = ("memory-limits", "cpu-limits", "oom-counters");
+    let tree = match Tree::detect() {
+        Ok(tree) => tree,
+        Err(error) => {
+            let cure = "run as root, or in a delegated cgroup (Delegate=yes of the unit)";
+            findings.push(Finding::unused("cgroups", error.to_string(), cure));
+            for feature in [memory, cpu, oom] {
+                findings.push(Finding::unused(feature, "there are no cgroups", "see cgroups"));
+            }
+            return;
+        }
+    };
+    let mode = if tree.is_hybrid() { "hybrid: v1 controllers beside a v2 tree" } else { "pure v2" };
+    findings.push(Finding::used("cgroups", mode));
+    let cure = "delegate the controller (Delegate=yes of the unit), or run as root";
+    for (feature, works, what) in [
+        (memory, tree.limits_memory(), "resources.limits.memory"),
+        (cpu, tree.limits_cpu(), "resources.limits.cpu"),
+        (oom, tree.limits_memory(), "ChildOOMKilled and OOMKilled (docs/sensors.md)"),
+    ] {
+        findings.push(if works {
+            Finding::used(feature, what)
+        } else {
+            Finding::unused(feature, format!("not applied: {what}"), cure)
+        });
+    }
+    tree.remove_if_empty();
+}
+
+fn descriptors(limit: u64) -> Finding {
+    let why = format!("RLIMIT_NOFILE is {limit}");
+    if limit >= DESCRIPTORS_WANTED {
+        Finding::used("descriptors", why)
+    } else {
+        let cure = format!("raise it to {DESCRIPTORS_WANTED} (ulimit -n, LimitNOFILE= of the unit)");
+        Finding::unused("descriptors", format!("{why}: fewer probes and containers at once"), cure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_required_is_missed() {
+        let optional = Finding::unused("a", "b", "c");
+        assert!(!is_missing(&[optional.clone(), Finding::used("d", "e").required()]));
+        assert!(is_missing(&[optional.clone(), optional.required()]));
+    }
+
+    #[test]
+    fn a_low_limit_has_a_cure() {
+        assert!(descriptors(1 << 20).used);
+        let low = descriptors(1_024);
+        assert!(!low.used && low.cure.contains("ulimit -n"), "{low:?}");
+    }
+}
