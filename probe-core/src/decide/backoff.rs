@@ -29,10 +29,12 @@ impl BackoffParams {
         BackoffParams { initial: self.initial.min(max), max }
     }
 
+    /// The first wait.
     pub fn initial(&self) -> Duration {
         self.initial
     }
 
+    /// The longest wait (`--max-container-restart-period`).
     pub fn max(&self) -> Duration {
         self.max
     }

@@ -89,10 +89,12 @@ impl MergedEvents {
         self.by_touch.values().filter_map(|id| self.by_id.get(id)).map(|slot| &slot.line)
     }
 
+    /// Merged events held now, at most the capacity.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }

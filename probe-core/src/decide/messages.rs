@@ -11,19 +11,27 @@ use crate::model::runtime::{OomFacts, OomLimit, OomVictim, StartError};
 
 /// Waiting reasons.
 pub const CONTAINER_CREATING: &str = "ContainerCreating";
+/// Init containers have not all ended with success yet.
 pub const POD_INITIALIZING: &str = "PodInitializing";
+/// The start waits for its back-off (kubelet-semantics 14).
 pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
+/// The container was killed since its postStart hook failed.
 pub const POST_START_HOOK_ERROR: &str = "PostStartHookError";
 
 /// Terminated reasons.
 pub const COMPLETED: &str = "Completed";
+/// Any exit code but 0.
 pub const ERROR: &str = "Error";
+/// Created and never run: exit code 128.
 pub const START_ERROR: &str = "StartError";
+/// Killed by the kernel for memory (docs/sensors.md).
 pub const OOM_KILLED: &str = "OOMKilled";
+/// How it ended is not known: exit code 137 (kubelet-semantics 15).
 pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// Message of the event `FailedPostStartHook`, and the event message of the kill that follows.
 pub const POST_START_HOOK_FAILED: &str = "PostStartHook failed";
+/// Event message of the kill that follows a failed postStart hook.
 pub const KILLED_BY_POST_START_HOOK: &str = "FailedPostStartHook";
 /// Message of the event `FailedPreStopHook`.
 pub const PRE_STOP_HOOK_FAILED: &str = "PreStopHook failed";
@@ -31,6 +39,7 @@ pub const PRE_STOP_HOOK_FAILED: &str = "PreStopHook failed";
 /// Event `NodePorts` of a pod that came too late for its ports, and the status message that goes with it.
 pub const NODE_PORTS_EVENT: &str =
     "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+/// Status message of a pod that came too late for its ports.
 pub const NODE_PORTS_STATUS: &str = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free \
                                      ports for the requested pod ports";
 
@@ -43,10 +52,12 @@ pub const fn start_error_reason(error: StartError) -> &'static str {
     }
 }
 
+/// Event `Created`; the wording of most releases, not that of 1.34 (design 9.1).
 pub fn created(container: &str) -> String {
     format!("Created container {container}")
 }
 
+/// Event `Started`; the wording of most releases, not that of 1.34 (design 9.1).
 pub fn started(container: &str) -> String {
     format!("Started container {container}")
 }

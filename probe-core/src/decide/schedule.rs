@@ -17,6 +17,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The schedule of one probe: its offset is a hash of pod, container and kind.
     pub fn new(pod: PodUid, container: &str, kind: ProbeKind, spec: &ProbeSpec) -> Schedule {
         let period = Duration::from_secs(u64::from(spec.period_s.max(1)));
         Schedule {
@@ -27,6 +28,7 @@ impl Schedule {
         }
     }
 
+    /// Time between two runs.
     pub fn period(&self) -> Duration {
         self.period
     }

@@ -24,6 +24,7 @@ pub struct Record {
     pub state: RecordState,
 }
 
+/// What is known of an instance's process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecordState {
     Created,
@@ -42,6 +43,7 @@ pub enum RecordState {
 }
 
 impl Record {
+    /// Whether its process runs.
     pub fn is_running(&self) -> bool {
         matches!(self.state, RecordState::Running { .. })
     }
@@ -96,6 +98,7 @@ impl ContainerView<'_> {
         start_failure: None,
     };
 
+    /// Whether the process of the newest instance runs.
     pub fn is_running(&self) -> bool {
         self.newest.is_some_and(Record::is_running)
     }

@@ -58,6 +58,7 @@ pub struct Seen {
     pub started: bool,
 }
 
+/// The instance's process as the gate needs it.
 #[derive(Copy, Clone, Debug)]
 pub enum SeenState {
     /// It has an instance that neither runs nor has ended.
@@ -101,6 +102,7 @@ pub fn workers_of(spec: &PodSpec) -> Vec<(ContainerIx, ProbeKind)> {
 }
 
 impl Worker {
+    /// A worker that has seen no instance and no run.
     pub fn new(kind: ProbeKind, spec: &ProbeSpec) -> Worker {
         Worker {
             kind,
@@ -115,6 +117,7 @@ impl Worker {
         }
     }
 
+    /// Which probe of the container it is.
     pub fn kind(&self) -> ProbeKind {
         self.kind
     }
@@ -124,10 +127,12 @@ impl Worker {
         if self.instance == Some(instance) { self.cached } else { None }
     }
 
+    /// The instance that it is bound to.
     pub fn instance(&self) -> Option<InstanceId> {
         self.instance
     }
 
+    /// Whether it waits for a new instance (kubelet-semantics 10.3, step 15).
     pub fn on_hold(&self) -> bool {
         self.on_hold
     }

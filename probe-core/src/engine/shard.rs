@@ -118,10 +118,12 @@ impl<R: Ring> Shard<R> {
         self.io.counters.runs()
     }
 
+    /// The ring, to look at it from tests and for its waker.
     pub fn ring(&self) -> &R {
         &self.io.ring
     }
 
+    /// The ring, for the thread that sleeps in it.
     pub fn ring_mut(&mut self) -> &mut R {
         &mut self.io.ring
     }

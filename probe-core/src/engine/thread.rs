@@ -94,6 +94,7 @@ impl Engine {
         Ok(Engine { inbox: Inbox { sender, waker }, stop, stats, thread })
     }
 
+    /// A way to send it commands; may be cloned and sent to other threads.
     pub fn inbox(&self) -> Inbox {
         self.inbox.clone()
     }

@@ -54,6 +54,7 @@ pub struct Counters {
 }
 
 impl Shard {
+    /// A shard without pods.
     pub fn new(config: ShardConfig) -> Shard {
         Shard { pods: HashMap::new(), context: Context::new(config), touched: Vec::new(), stale: 0 }
     }
@@ -85,6 +86,7 @@ impl Shard {
         self.context.next_wake()
     }
 
+    /// What it holds now.
     pub fn counters(&self) -> Counters {
         Counters {
             pods: self.pods.len(),

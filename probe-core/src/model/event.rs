@@ -28,6 +28,7 @@ impl PodEvent {
     }
 }
 
+/// `type` of an event.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Severity {
     Normal,
@@ -35,6 +36,7 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// As the API spells it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Severity::Normal => "Normal",
@@ -61,6 +63,7 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// As the API spells it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::Created => "Created",
@@ -77,6 +80,7 @@ impl Reason {
         }
     }
 
+    /// The severity that belongs to it (kubelet-semantics 17).
     pub const fn severity(self) -> Severity {
         match self {
             Reason::Created | Reason::Started | Reason::Killing => Severity::Normal,

@@ -35,9 +35,11 @@ pub const EVENTS_MAX: usize = 16_384;
 pub const TERMINATION_MESSAGE_MAX_BYTES: usize = 4_096;
 /// Tail of the log used by `FallbackToLogsOnError`.
 pub const FALLBACK_LOG_MAX_BYTES: usize = 2_048;
+/// Lines of the log that `FallbackToLogsOnError` takes at most (kubelet-semantics 15).
 pub const FALLBACK_LOG_MAX_LINES: usize = 80;
 /// One log file, and how many of them an instance keeps (the live one included).
 pub const LOG_FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
+/// Files that one instance's log is kept in at most (design 9.6).
 pub const LOG_FILES_MAX: u32 = 5;
 /// Smallest grace period that a stop uses (kubelet-semantics 13).
 pub const GRACE_MIN_S: u32 = 2;
@@ -72,4 +74,5 @@ pub const OOM_LOOKS: [Duration; 8] = [
 /// How often a log is looked at for rotation, and into how many parts a round is split, so that thousands of
 /// logs cost nothing that shows. The same interval as kubelet's.
 pub const LOG_ROUND: Duration = Duration::from_secs(10);
+/// Parts of a round of log rotation: each looks at a tenth of the logs.
 pub const LOG_ROUND_PARTS: u32 = 10;

@@ -40,6 +40,7 @@ impl PodSpec {
     }
 }
 
+/// `restartPolicy` of the pod; a sidecar restarts under any of them.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum RestartPolicy {
     Always,
@@ -57,6 +58,7 @@ pub enum Role {
     Regular,
 }
 
+/// One container, defaulted and valid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ContainerSpec {
     pub name: Box<str>,
@@ -103,6 +105,7 @@ pub enum ChildOomPolicy {
 }
 
 impl ChildOomPolicy {
+    /// Every policy, in the order of their force.
     pub const ALL: [ChildOomPolicy; 4] = [
         ChildOomPolicy::Ignore,
         ChildOomPolicy::Event,
@@ -127,6 +130,7 @@ impl ChildOomPolicy {
 }
 
 impl ContainerSpec {
+    /// Its probe of this kind, if it has one.
     pub fn probe(&self, kind: ProbeKind) -> Option<&ProbeSpec> {
         match kind {
             ProbeKind::Startup => self.startup.as_ref(),
@@ -136,12 +140,14 @@ impl ContainerSpec {
     }
 }
 
+/// One variable of a container's environment; later ones may refer to it as `$(NAME)`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EnvVar {
     pub name: Box<str>,
     pub value: EnvValue,
 }
 
+/// Where a variable's value comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EnvValue {
     /// `$(VAR)` not yet expanded.
@@ -160,6 +166,7 @@ pub enum EnvField {
     NodeName,
 }
 
+/// One entry of `ports`. It opens nothing: it names a port, and keeps two containers off the same one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ContainerPort {
     pub name: Option<Box<str>>,
@@ -169,6 +176,7 @@ pub struct ContainerPort {
     pub protocol: Protocol,
 }
 
+/// Protocol of a port.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Protocol {
     Tcp,
@@ -176,6 +184,7 @@ pub enum Protocol {
     Sctp,
 }
 
+/// `terminationMessagePolicy` (kubelet-semantics 15).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum TerminationMessagePolicy {
     File,

@@ -19,6 +19,7 @@ pub enum ProbeKind {
 }
 
 impl ProbeKind {
+    /// Every kind, in the order in which kubelet looks at them.
     pub const ALL: [ProbeKind; 3] = [ProbeKind::Startup, ProbeKind::Readiness, ProbeKind::Liveness];
 
     /// `Startup`, `Readiness`, `Liveness`: the word in event texts.
@@ -49,6 +50,7 @@ pub struct ProbeSpec {
     pub termination_grace_s: Option<u32>,
 }
 
+/// The action of a probe (kubelet-semantics 4 to 6).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Handler {
     Exec(ExecAction),
@@ -56,12 +58,14 @@ pub enum Handler {
     TcpSocket(TcpSocketAction),
 }
 
+/// `exec`: the command is run in the container; exit code 0 is success.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExecAction {
     /// At least one element.
     pub command: Vec<Box<str>>,
 }
 
+/// `httpGet`: a status from 200 to 399 is success.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpGetAction {
     /// None: the pod's IP at the time of the probe.
@@ -73,6 +77,7 @@ pub struct HttpGetAction {
     pub headers: Vec<(Box<str>, Box<str>)>,
 }
 
+/// `tcpSocket`: a connection is success.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TcpSocketAction {
     pub host: Option<Box<str>>,
@@ -142,6 +147,7 @@ pub enum Target {
     },
 }
 
+/// Everything that an HTTP run needs, made once when the probe is armed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpTarget {
     pub host: Host,
@@ -154,12 +160,14 @@ pub struct HttpTarget {
     pub headers: Arc<[(Box<str>, Box<str>)]>,
 }
 
+/// Everything that a TCP run needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TcpTarget {
     pub host: Host,
     pub port: u16,
 }
 
+/// Where a target is: an address, or a name that is looked up at every run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
     Ip(IpAddr),
@@ -199,6 +207,7 @@ pub struct Outcome {
     pub result: RunResult,
 }
 
+/// What one run came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunResult {
     pub verdict: Verdict,

@@ -30,6 +30,7 @@ pub enum RuntimeCmd {
     ForgetPod { pod: PodUid },
 }
 
+/// One instance to start.
 #[derive(Clone, Debug)]
 pub struct StartRequest {
     pub instance: InstanceId,
@@ -101,6 +102,7 @@ pub struct OomFacts {
     pub limit: OomLimit,
 }
 
+/// The process that was killed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OomVictim {
     pub pid: u32,
@@ -122,6 +124,7 @@ pub enum OomLimit {
     Unknown,
 }
 
+/// How far a start came that failed.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum StartError {
     /// Configuration that cannot work here (user, working directory): `CreateContainerConfigError`.
@@ -148,6 +151,7 @@ impl ExitStatus {
         }
     }
 
+    /// The signal's number, for a death by signal.
     pub fn signal(self) -> Option<i32> {
         match self {
             ExitStatus::Code(_) => None,

@@ -14,6 +14,7 @@ pub struct PodSnapshot {
     pub status: PodStatus,
 }
 
+/// Status of a pod, as the API shows it (kubelet-semantics 15).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PodStatus {
     pub phase: Phase,
@@ -29,6 +30,7 @@ pub struct PodStatus {
     pub containers: Vec<ContainerStatus>,
 }
 
+/// A delete that is under way.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Deletion {
     /// `deletionTimestamp`: when the grace period ends.
@@ -36,6 +38,7 @@ pub struct Deletion {
     pub grace_s: u32,
 }
 
+/// `status.phase` (kubelet-semantics 15).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Phase {
     Pending,
@@ -45,6 +48,7 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// As the API spells it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Phase::Pending => "Pending",
@@ -55,6 +59,7 @@ impl Phase {
     }
 }
 
+/// One entry of `status.conditions`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Condition {
     /// `PodScheduled`, `Initialized`, `ContainersReady`, `Ready`.
@@ -65,6 +70,7 @@ pub struct Condition {
     pub last_transition: Wall,
 }
 
+/// One entry of `status.containerStatuses` or `status.initContainerStatuses`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ContainerStatus {
     pub name: Box<str>,
@@ -81,6 +87,7 @@ pub struct ContainerStatus {
     pub pid: Option<u32>,
 }
 
+/// State of a container; exactly one of the three.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ContainerState {
     Waiting { reason: Cow<'static, str>, message: Option<Box<str>> },
@@ -88,6 +95,7 @@ pub enum ContainerState {
     Terminated(Terminated),
 }
 
+/// How an instance ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Terminated {
     pub exit_code: i32,

@@ -27,10 +27,12 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// Whether the kernel holds nothing of the slot.
     pub fn is_empty(self) -> bool {
         self.bits == 0
     }
 
+    /// Whether an operation of this kind is in flight.
     pub fn has(self, kind: OpKind) -> bool {
         self.bits & bit(kind) != 0
     }

@@ -35,6 +35,7 @@ pub type ExitCell = Arc<OnceLock<ExitStatus>>;
 const STOP: u64 = u64::MAX;
 const SIGKILL: u8 = 9;
 
+/// The sensor cannot be started, or cannot watch one more container.
 #[derive(Error, Debug)]
 pub enum SensorError {
     #[error("cannot start the exit sensor: {operation}: {source}")]

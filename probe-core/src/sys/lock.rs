@@ -11,6 +11,7 @@ use thiserror::Error;
 /// Longest pid text that is read from a lock file.
 const HOLDER_MAX_BYTES: u64 = 32;
 
+/// The state directory cannot be taken.
 #[derive(Error, Debug)]
 pub enum LockError {
     #[error(

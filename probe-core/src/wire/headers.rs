@@ -8,6 +8,7 @@ pub type Header = (Box<str>, Box<str>);
 
 /// User agent of probes and of lifecycle hooks: kubelet 1.34 is emulated.
 pub const AGENT_PROBE: &str = "kube-probe/1.34";
+/// `User-Agent` of HTTP hooks (kubelet-semantics 13).
 pub const AGENT_HOOK: &str = "kube-lifecycle/1.34";
 
 /// A header value that cannot go on the wire.

@@ -88,6 +88,7 @@ impl Behaviour {
 }
 
 impl World {
+    /// A world in which nobody listens.
     pub fn new() -> World {
         World::default()
     }

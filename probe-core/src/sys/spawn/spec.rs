@@ -41,6 +41,7 @@ pub struct Identity {
     pub group: Option<u32>,
 }
 
+/// A file that is mounted over another in the child's own mount namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BindFile {
     pub source: CString,
@@ -48,6 +49,7 @@ pub struct BindFile {
     pub target: CString,
 }
 
+/// A description that cannot be sent, or that the child cannot read.
 #[derive(Error, PartialEq, Eq, Debug)]
 pub enum SpecError {
     #[error("arguments and environment take {bytes} bytes, more than {SPAWN_SPEC_MAX_BYTES}")]

@@ -101,6 +101,7 @@ enum Stage {
 }
 
 impl Answer {
+    /// An answer of which nothing has come.
     pub const fn new() -> Answer {
         Answer { stage: Stage::StatusLine, searched: 0 }
     }
