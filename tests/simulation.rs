@@ -50,7 +50,7 @@ fn every_seed_keeps_the_rules() {
     let total = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
         "{} seeds, {} virtual hours, {} messages: {} probe runs reported, {} of them failed, {} starts, \
-         {} liveness kills, {} startup kills, {} refused starts, {} stale inputs, {} deletions",
+         {} liveness kills, {} startup kills, {} refused starts, {} stale inputs, {} deletions, {} killed children",
         reports.len(),
         total(|report| report.virtual_time.as_ns() / 1_000_000_000) / 3_600,
         total(|report| report.messages),
@@ -62,6 +62,7 @@ fn every_seed_keeps_the_rules() {
         total(|report| report.counts.refusals),
         total(|report| report.counts.stale),
         total(|report| report.counts.deletions),
+        total(|report| report.counts.child_ooms),
     );
     for (seed, text) in &failures {
         println!("seed {seed} failed: {text}");

@@ -47,6 +47,9 @@ pub struct ContainerBook {
     pub failed_at: Option<Mono>,
     pub waits: Waits,
     pub kill: Option<Kill>,
+    /// This instance is to be stopped since a process of its pod was killed for memory.
+    pub dies_of_oom: Option<InstanceId>,
+    pub last_child_oom: Option<Mono>,
     /// A start that belongs to a kill has not been tried yet: its back-off looks at this end.
     pub restart: Option<Option<Mono>>,
     /// The step of the back-off that was refused last, and when.
@@ -92,6 +95,7 @@ pub enum Cause {
     Definition,
     PodStops,
     PostStart,
+    ChildOom,
 }
 
 /// One probe, counted a second time.
@@ -203,6 +207,8 @@ impl ContainerBook {
             failed_at: None,
             waits: Waits::NONE,
             kill: None,
+            dies_of_oom: None,
+            last_child_oom: None,
             restart: None,
             refused: None,
             passed: false,

@@ -56,6 +56,7 @@ pub struct Counts {
     pub refusals: u64,
     pub stale: u64,
     pub deletions: u64,
+    pub child_ooms: u64,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -90,6 +90,7 @@ fn container(name: &str, role: Role, ports: &[u16], is_steady: bool, rng: &mut R
         host_ip: None,
         protocol: Protocol::Tcp,
     });
+    let spec_hash = rng.next_u64();
     ContainerSpec {
         name: name.into(),
         role,
@@ -111,8 +112,18 @@ fn container(name: &str, role: Role, ports: &[u16], is_steady: bool, rng: &mut R
         stop_signal: 15,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
-        on_child_oom: ChildOomPolicy::Event,
-        spec_hash: rng.next_u64(),
+        on_child_oom: child_oom_policy(spec_hash),
+        spec_hash,
+    }
+}
+
+/// From a number that is random already, so that the rest of a seed is what it was without it.
+fn child_oom_policy(spec_hash: u64) -> ChildOomPolicy {
+    match spec_hash % 8 {
+        0 => ChildOomPolicy::Ignore,
+        1..=4 => ChildOomPolicy::Event,
+        5..=6 => ChildOomPolicy::RestartContainer,
+        _ => ChildOomPolicy::RestartPod,
     }
 }
 

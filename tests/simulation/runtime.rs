@@ -11,7 +11,7 @@ use probe_core::model::id::{ContainerIx, InstanceId, PodUid, Ticket};
 use probe_core::model::pod::ContainerSpec;
 use probe_core::model::probe::{Handler, ProbeKind};
 use probe_core::model::runtime::{
-    ExecResult, ExitStatus, RuntimeCmd, RuntimeEvent, StartError, StartRequest,
+    ExecResult, ExitStatus, OomFacts, OomLimit, RuntimeCmd, RuntimeEvent, StartError, StartRequest,
 };
 use probe_core::model::time::{Mono, Now, Wall};
 use probe_core::ring::twin::{Behaviour, Rng, World};
@@ -22,6 +22,9 @@ use super::plan::{Life, Nature, PodPlan, Term};
 use super::pods::{POST_START_PORT, PRE_STOP_PORT, WHO, port_of};
 
 pub const POD_IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// So many starts of restless pods in a thousand lose a child to the OOM killer, within this time.
+const CHILD_OOM_PER_MILLE: u16 = 60;
+const CHILD_OOM_WITHIN: Duration = Duration::from_secs(30);
 const SIGKILL: ExitStatus = ExitStatus::Signal { number: 9, core_dumped: false };
 
 pub struct Runtime {
@@ -65,6 +68,8 @@ enum Todo {
         by: Mono,
     },
     Gone(InstanceId),
+    /// A child of the main process is killed for memory.
+    ChildOom(InstanceId),
     Exec {
         instance: InstanceId,
         ticket: Ticket,
@@ -215,6 +220,12 @@ impl Runtime {
                     self.report(at, exited);
                 }
             }
+            Todo::ChildOom(instance) => {
+                if self.instances.get(&instance).is_some_and(|it| it.stage == Stage::Running) {
+                    let facts = OomFacts { kills: 1, victim: None, limit: OomLimit::Container };
+                    self.report(at, RuntimeEvent::ChildOomKilled { instance, facts, at: moment(at) });
+                }
+            }
             Todo::Kill { instance, by } => self.kill(at, instance, by),
             Todo::Gone(instance) => {
                 self.instances.remove(&instance);
@@ -239,6 +250,11 @@ impl Runtime {
         for (port, hook) in [(POST_START_PORT, &nature.post_start), (PRE_STOP_PORT, &nature.pre_stop)] {
             let behaviour = (!hook.fails).then(|| health::ok(hook.takes));
             self.set_server(at, addr(self.spec(id), port), behaviour);
+        }
+        // Numbers of its own, so that the rest of a seed is what it was without it.
+        let mut rng = Rng::new(self.spec(id).spec_hash ^ self.starts);
+        if !self.pods[&id.pod].is_steady && rng.chance(CHILD_OOM_PER_MILLE) {
+            self.agenda.push(at.after(rng.duration_up_to(CHILD_OOM_WITHIN)), Todo::ChildOom(id));
         }
         if let Life::Ends { after_max, failures } = nature.life {
             let code = u8::from(self.rng.chance(failures));

@@ -11,13 +11,16 @@ use crate::model::event::Reason;
 use crate::model::id::{ContainerIx, InstanceId};
 use crate::model::pod::{ChildOomPolicy, RestartPolicy, Role};
 use crate::model::runtime::OomFacts;
+use crate::model::time::Now;
 
 impl Pod {
-    /// False for an instance that is not the current one, or whose main process has ended: nothing changes.
+    /// False for an instance that is not the current one, one whose main process has ended, and a report that
+    /// came before: nothing changes.
     pub(super) fn on_child_oom(
         &mut self,
         instance: InstanceId,
         facts: &OomFacts,
+        at: Now,
         context: &mut Context,
     ) -> bool {
         let ix = instance.container;
@@ -27,6 +30,12 @@ impl Pod {
         if !lives || self.current_instance(ix) != Some(instance) {
             return false;
         }
+        // The reports of one instance come in order, so an older one is a copy.
+        let last = &mut self.containers[ix.at()].last_child_oom;
+        if last.is_some_and(|last| at.mono <= last) {
+            return false;
+        }
+        *last = Some(at.mono);
         let pod = Arc::clone(&self.spec);
         let spec = &pod.containers[ix.at()];
         if spec.on_child_oom == ChildOomPolicy::Ignore {
@@ -38,7 +47,7 @@ impl Pod {
             ChildOomPolicy::Ignore | ChildOomPolicy::Event => {}
             ChildOomPolicy::RestartContainer => self.kill_for_oom(ix, ix, context),
             ChildOomPolicy::RestartPod => {
-                for (other, _) in pod.indexed().filter(|(_, spec)| spec.role != Role::Init) {
+                for (other, _) in pod.indexed() {
                     self.kill_for_oom(other, ix, context);
                 }
             }
@@ -53,6 +62,11 @@ impl Pod {
             return;
         }
         let spec = &self.spec.containers[ix.at()];
+        // An ordinary init container ends by itself, and its exit code says whether it did its work; one that
+        // was stopped and exits with 0 would pass for done.
+        if spec.role == Role::Init {
+            return;
+        }
         let restarts = spec.role == Role::Sidecar || self.spec.restart_policy != RestartPolicy::Never;
         let message = if ix == because_of {
             messages::killed_for_child_oom(&spec.name, restarts)

@@ -71,6 +71,8 @@ pub(super) struct Container {
     pub(super) not_before: Option<Mono>,
     /// The container is killed in order to be started again.
     pub(super) restart: Option<Restart>,
+    /// The newest report of a child of the newest instance that was killed for memory.
+    pub(super) last_child_oom: Option<Mono>,
 }
 
 /// A start that was decided together with a kill (kubelet-semantics 14): it goes ahead whatever the exit
@@ -182,6 +184,7 @@ impl Container {
             start_failure: None,
             not_before: None,
             restart: None,
+            last_child_oom: None,
         }
     }
 

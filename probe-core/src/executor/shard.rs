@@ -194,8 +194,8 @@ impl Shard {
                 let pod = self.pods.get_mut(&instance.pod)?;
                 (instance.pod, pod.on_exited(instance, status, oom_killed, at, context))
             }
-            RuntimeEvent::ChildOomKilled { instance, facts, .. } => {
-                (instance.pod, self.pods.get_mut(&instance.pod)?.on_child_oom(instance, &facts, context))
+            RuntimeEvent::ChildOomKilled { instance, facts, at } => {
+                (instance.pod, self.pods.get_mut(&instance.pod)?.on_child_oom(instance, &facts, at, context))
             }
             RuntimeEvent::Gone { instance, termination_message } => {
                 let pod = self.pods.get_mut(&instance.pod)?;

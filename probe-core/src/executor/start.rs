@@ -76,6 +76,7 @@ impl Pod {
         }
         let record = Record { instance, container_id, spec_hash, state: RecordState::Created };
         container.previous = container.newest.replace(record);
+        container.last_child_oom = None;
         let spec = &pod.containers[instance.container.at()];
         container.probes.iter_mut().for_each(|slot| slot.revive(spec));
         context.event(&pod, instance.container, Reason::Created, messages::created(name));

@@ -100,7 +100,8 @@ pub enum ChildOomPolicy {
     Event,
     /// The event, then the container is stopped; its restart policy says whether it starts again.
     RestartContainer,
-    /// The event, then the same for every container of the pod but ordinary init containers.
+    /// The event, then the same for every container of the pod. Ordinary init containers are never stopped: they
+    /// end by themselves, and their exit code says how it went.
     RestartPod,
 }
 

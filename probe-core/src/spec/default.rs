@@ -26,6 +26,11 @@ fn apply_container(container: &mut Container, initial_delay_s: i32) {
     for port in container.ports.iter_mut().flatten() {
         fill(&mut port.protocol, "TCP");
     }
+    for var in container.env.iter_mut().flatten() {
+        if let Some(field) = var.value_from.as_mut().and_then(|from| from.field_ref.as_mut()) {
+            fill(&mut field.api_version, "v1");
+        }
+    }
     let probes =
         [&mut container.startup_probe, &mut container.readiness_probe, &mut container.liveness_probe];
     for probe in probes.into_iter().flatten() {

@@ -35,6 +35,11 @@ impl Observer {
 fn check_pod(now: Mono, uid: PodUid, pod: &PodBook) {
     for (at, container) in pod.containers.iter().enumerate() {
         let who = || format!("{uid} container {at} at {now:?}");
+        let dies = container.dies_of_oom.is_some() && container.dies_of_oom == container.running();
+        let is_stopping = pod.deletion.is_some() || pod.stops_itself || pod.is_over();
+        if dies && !is_stopping && container.current_kill().is_none() {
+            broken("the policy for killed children", who());
+        }
         for probe in container.probes.iter().flatten() {
             check_probe(pod, at, container, probe, &who);
         }

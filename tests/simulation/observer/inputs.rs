@@ -6,7 +6,7 @@ use probe_core::executor::{Input, PodCmd};
 use probe_core::model::event::Reason;
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, Ticket};
 use probe_core::model::limits::PROBE_ATTEMPTS;
-use probe_core::model::pod::{PodSpec, RestartPolicy, Role};
+use probe_core::model::pod::{ChildOomPolicy, PodSpec, RestartPolicy, Role};
 use probe_core::model::probe::{Handler, Outcome, ProbeEvent, ProbeKind, Verdict};
 use probe_core::model::runtime::{ExecResult, RuntimeEvent, StartError};
 use probe_core::model::time::Mono;
@@ -232,9 +232,7 @@ impl Observer {
                 self.set_attempt(*instance, Attempt::Ended);
             }
             RuntimeEvent::Gone { instance, .. } => self.gone(now, *instance),
-            RuntimeEvent::ChildOomKilled { .. } => {
-                broken("the node has memory enough", format_args!("{event:?}"))
-            }
+            RuntimeEvent::ChildOomKilled { instance, at, .. } => self.child_oom(*instance, at.mono),
             RuntimeEvent::ExecDone { ticket, result, .. } => self.exec_done(now, executor, *ticket, result),
         }
     }
@@ -261,6 +259,7 @@ impl Observer {
         let before = container.newest.replace(run);
         container.previous_ended = before.and_then(|run| run.ended).map(|(at, _)| at);
         container.refused = None;
+        container.last_child_oom = None;
         let ends_with_instance = policy == RestartPolicy::Never && spec.role == Role::Regular;
         for probe in container.probes.iter_mut().flatten() {
             if ends_with_instance {
@@ -307,6 +306,38 @@ impl Observer {
         }
         self.set_attempt(instance, Attempt::Ended);
         self.expect_event(instance, Reason::Failed, format!("Error: {message}"));
+    }
+
+    fn child_oom(&mut self, instance: InstanceId, at: Mono) {
+        let Some(pod) = self.pods.get_mut(&instance.pod) else { return };
+        let ix = instance.container.at();
+        let container = &mut pod.containers[ix];
+        let is_new = container.last_child_oom.is_none_or(|last| at > last);
+        if container.running() != Some(instance) || !is_new {
+            self.counts.stale += 1;
+            return;
+        }
+        container.last_child_oom = Some(at);
+        let spec = Arc::clone(&pod.spec);
+        let policy = spec.containers[ix].on_child_oom;
+        let is_stopping = pod.deletion.is_some() || pod.stops_itself;
+        for (other, (one, container)) in spec.containers.iter().zip(&mut pod.containers).enumerate() {
+            let dies = match policy {
+                ChildOomPolicy::Ignore | ChildOomPolicy::Event => false,
+                ChildOomPolicy::RestartContainer => other == ix,
+                ChildOomPolicy::RestartPod => true,
+            };
+            if dies && one.role != Role::Init && !is_stopping {
+                container.dies_of_oom = container.running();
+            }
+        }
+        self.counts.child_ooms += 1;
+        if policy != ChildOomPolicy::Ignore {
+            let name = self.name(instance);
+            let why = "memory limit of the container was reached";
+            let text = format!("A process of container {name} was killed for memory; {why}");
+            self.expect_event(instance, Reason::ChildOomKilled, text);
+        }
     }
 
     fn gone(&mut self, now: Mono, instance: InstanceId) {

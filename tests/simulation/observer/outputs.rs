@@ -208,7 +208,12 @@ impl Observer {
             return;
         };
         match event.reason {
-            Reason::Unhealthy | Reason::ProbeWarning | Reason::Created | Reason::Started | Reason::Failed => {
+            Reason::Unhealthy
+            | Reason::ProbeWarning
+            | Reason::Created
+            | Reason::Started
+            | Reason::Failed
+            | Reason::ChildOomKilled => {
                 let same = |it: &(PodUid, usize, Reason, String)| {
                     (it.0, it.1, it.2, it.3.as_str()) == (event.pod, at, event.reason, &*event.message)
                 };
@@ -224,7 +229,6 @@ impl Observer {
             Reason::FailedPostStartHook => same_text(event, "PostStartHook failed"),
             Reason::FailedPreStopHook => same_text(event, "PreStopHook failed"),
             Reason::NodePorts => broken("NodePorts is about the pod", format_args!("{event:?}")),
-            Reason::ChildOomKilled => broken("the node has memory enough", format_args!("{event:?}")),
         }
     }
 

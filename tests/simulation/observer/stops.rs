@@ -28,9 +28,10 @@ impl Observer {
             broken("event wording", format_args!("{:?} of {}", event.message, spec.name));
         };
         let cause = announced.cause;
-        // A hook's failure may stand before the end of the same instance in one turn.
+        // A hook's failure, or a killed child, may stand before the end of the same instance in one turn.
+        let is_at_once = matches!(cause, Cause::PostStart | Cause::ChildOom);
         let just_ended = pod.containers[at].newest.as_ref().map(|run| run.instance);
-        let just_ended = just_ended.filter(|id| cause == Cause::PostStart && self.ended_now.contains(id));
+        let just_ended = just_ended.filter(|id| is_at_once && self.ended_now.contains(id));
         let Some(instance) = pod.containers[at].running().or(just_ended) else {
             broken("only what runs is killed", format_args!("{event:?}"));
         };
@@ -49,6 +50,7 @@ impl Observer {
             }
             Cause::PodStops => pod.deletion.is_some() || pod.stops_itself || pod.is_over(),
             Cause::PostStart => spec.post_start.is_some(),
+            Cause::ChildOom => pod.containers[at].dies_of_oom == Some(instance),
         };
         let by_probe = matches!(cause, Cause::Liveness | Cause::Startup);
         if !is_allowed || by_probe && pod.deletion.is_some() {
@@ -108,7 +110,7 @@ pub fn own_grace_s(pod: &PodBook, instance: InstanceId) -> u32 {
     let own = match pod.containers[at].kill.as_ref().map(|kill| kill.cause) {
         Some(Cause::Liveness) => of_probe(ProbeKind::Liveness),
         Some(Cause::Startup) => of_probe(ProbeKind::Startup),
-        Some(Cause::Definition | Cause::PodStops | Cause::PostStart) | None => None,
+        Some(Cause::Definition | Cause::PodStops | Cause::PostStart | Cause::ChildOom) | None => None,
     };
     own.unwrap_or(pod.spec.termination_grace_s)
 }
@@ -129,6 +131,13 @@ fn announced(spec: &ContainerSpec, policy: RestartPolicy, message: &str) -> Opti
     }
     if message == "FailedPostStartHook" {
         return Some(Announced { cause: Cause::PostStart, restarts: false });
+    }
+    let of_oom =
+        message.strip_prefix(&format!("Container {name} ")).filter(|rest| rest.contains("OOM killer"));
+    if let Some(rest) = of_oom {
+        let restarts = !is_regular || policy != RestartPolicy::Never;
+        let is_right = rest.ends_with(", will be restarted") == restarts;
+        return is_right.then_some(Announced { cause: Cause::ChildOom, restarts });
     }
     let rest = message.strip_prefix(&whole)?;
     let (what, has_suffix) = match rest.strip_suffix(", will be restarted") {

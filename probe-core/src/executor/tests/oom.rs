@@ -76,6 +76,17 @@ fn an_older_instance_and_an_ended_one_are_nobody() {
 }
 
 #[test]
+fn a_report_that_comes_twice_counts_once() {
+    let mut node = started(two(RestartPolicy::Always, ChildOomPolicy::Event));
+    killed(&mut node, 0);
+    killed(&mut node, 0);
+    node.take(Step::Stale(1));
+    node.take(Step::Until(10));
+    killed(&mut node, 0);
+    assert_eq!(events(&node).len(), 2, "{:?}", node.said());
+}
+
+#[test]
 fn one_that_is_stopped_already_is_only_told() {
     let mut node = started(two(RestartPolicy::Always, ChildOomPolicy::RestartPod));
     let instance = InstanceId { pod: POD, container: ContainerIx(0), restart_count: 0 };
