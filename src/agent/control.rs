@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use probe_core::model::id::{InstanceId, PodUid};
+use probe_core::model::pod::PodSpec;
 use probe_core::model::runtime::RuntimeCmd;
 use probe_core::model::status::{ContainerState, Phase};
 use probe_core::sys::clock;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::backend::Agent;
+use super::signals::{Asked, Signals};
 use super::start::Ended;
 use super::version::VersionFile;
 use crate::api::Backend;
@@ -58,20 +59,27 @@ impl<'a> Control<'a> {
         Control { agent, store, updates, version, runtime, print, phases: HashMap::new(), any_failed: false }
     }
 
-    /// Runs until every pod is finished for good, or a signal has stopped them all.
+    /// Starts the pods and runs until every one is finished for good, or a signal has stopped them all.
     ///
     /// # Errors
-    /// Signals cannot be heard, or resource versions cannot be reserved.
-    pub async fn run(&mut self) -> anyhow::Result<Ended> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    /// A pod is refused (then all that were started are stopped), or resource versions cannot be reserved.
+    pub async fn run(&mut self, mut signals: Signals, pods: Vec<PodSpec>) -> anyhow::Result<Ended> {
+        for pod in pods {
+            let name = pod.full_name();
+            if let Err(error) = self.agent.create(pod) {
+                self.agent.refuse_new();
+                self.delete_all(None);
+                self.drain().await?;
+                return Err(error).with_context(|| format!("pod {name}"));
+            }
+        }
         let mut expire = tokio::time::interval(EXPIRE_EVERY);
         let mut batch = Vec::with_capacity(UPDATES_PER_ROUND);
         let mut stop = Stop::NotAsked;
         loop {
             tokio::select! {
                 biased;
-                () = either(&mut interrupt, &mut terminate) => stop = self.escalate(stop),
+                asked = signals.next() => stop = self.escalate(stop, asked),
                 taken = self.updates.recv_many(&mut batch, UPDATES_PER_ROUND) => {
                     if taken == 0 {
                         return Ok(Ended::Stopped);
@@ -137,11 +145,12 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// The first signal stops the pods with their grace periods, the second at once, a third gives up.
-    fn escalate(&mut self, stop: Stop) -> Stop {
+    /// The first signal stops the pods with their grace periods, Ctrl-C after it at once, and once more gives up.
+    fn escalate(&mut self, stop: Stop, asked: Asked) -> Stop {
         match stop {
+            Stop::Graceful | Stop::AtOnce if asked == Asked::Terminate => stop,
             Stop::NotAsked => {
-                tracing::info!("stopping all pods; a second signal kills them at once");
+                tracing::info!("stopping all pods; Ctrl-C kills them at once");
                 self.agent.refuse_new();
                 self.delete_all(None);
                 Stop::Graceful
@@ -187,13 +196,6 @@ impl<'a> Control<'a> {
         if self.runtime.submit(RuntimeCmd::Stop { instance, grace: Duration::ZERO }).is_err() {
             tracing::error!(?instance, "the runtime is busy; send the signal again");
         }
-    }
-}
-
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

@@ -14,6 +14,7 @@ mod directory;
 mod engines;
 mod executors;
 mod resolver;
+mod signals;
 mod start;
 mod version;
 

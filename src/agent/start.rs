@@ -22,9 +22,10 @@ use super::backend::{Agent, Defaults};
 use super::control::Control;
 use super::executors::{Executors, Routes};
 use super::resolver::Resolver;
+use super::signals::Signals;
 use super::version::VersionFile;
 use super::{engines, executors};
-use crate::api::{self, Api, Backend, Socket};
+use crate::api::{self, Api, Socket};
 use crate::cli::events::Printer;
 use crate::files;
 use crate::logs::LogDoor;
@@ -65,6 +66,8 @@ pub enum Ended {
 /// refused, leftovers of an earlier agent do not end, the socket cannot be made.
 pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Printer) -> anyhow::Result<Ended> {
     let lock = StateLock::take(&config.state_dir)?;
+    // Before anything is started or ended: a start that is refused changes nothing.
+    let socket = Socket::bind(&config.socket)?;
     let (version, first_version) = VersionFile::open(&config.state_dir)?;
     let store = Store::new(first_version);
 
@@ -80,11 +83,9 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
     let threads = start_executors(config, inboxes, &engines, &runtime, &agent, &publish)?;
     drop(publish);
 
-    for pod in pods {
-        let name = pod.full_name();
-        agent.create(pod).with_context(|| format!("pod {name}"))?;
-    }
-    let ended = control(config, &agent, store, updates, version, &runtime, printer);
+    let about = About { config, agent: &agent, store, updates, version, runtime: &runtime };
+    let ended = control(about, &socket, pods, printer);
+    drop(socket);
 
     for engine in engines {
         if let Err(error) = engine.stop() {
@@ -175,17 +176,26 @@ fn random_seed() -> Result<[u64; 4], getrandom::Error> {
     Ok(seed)
 }
 
-fn control(
-    config: &Config,
-    agent: &Agent,
+/// What the control thread works on.
+struct About<'a> {
+    config: &'a Config,
+    agent: &'a Agent,
     store: Store,
     updates: mpsc::Receiver<crate::store::StoreUpdate>,
     version: VersionFile,
-    runtime: &ProcessRuntime,
+    runtime: &'a ProcessRuntime,
+}
+
+fn control(
+    about: About<'_>,
+    socket: &Socket,
+    pods: Vec<PodSpec>,
     mut printer: Printer,
 ) -> anyhow::Result<Ended> {
-    let socket = Socket::bind(&config.socket)?;
+    let About { config, agent, store, updates, version, runtime } = about;
     files::block_on(|io| async move {
+        // Before the first container exists: a signal that nobody hears would leave it running.
+        let signals = Signals::listen()?;
         let (logs, log_worker) = LogDoor::new(&config.state_dir, io);
         let log_worker = tokio::task::spawn_local(log_worker.run());
         let api = Api {
@@ -195,11 +205,11 @@ fn control(
             node_name: config.node_name.as_str().into(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = api::serve(&socket, api, async { drop(stopped.await) });
+        let serving = api::serve(socket, api, async { drop(stopped.await) });
         let print = Box::new(move |event| printer.print(event));
         let mut control = Control::new(agent.clone(), store, updates, version, runtime, print);
         let living = async {
-            let ended = control.run().await;
+            let ended = control.run(signals, pods).await;
             drop(stop);
             ended
         };

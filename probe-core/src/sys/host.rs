@@ -20,6 +20,11 @@ pub fn may_mount() -> bool {
     effective_capabilities().is_some_and(|set| set & (1 << CAP_SYS_ADMIN) != 0)
 }
 
+/// Whether SIGHUP is ignored, as nohup(1) leaves it to its program.
+pub fn ignores_hangup() -> bool {
+    status_mask("SigIgn:").is_some_and(|mask| mask & (1 << (libc::SIGHUP - 1)) != 0)
+}
+
 /// RLIMIT_NOFILE of this process: open files at most.
 pub fn descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -41,8 +46,13 @@ fn group_in(passwd: &str, user: u32) -> Option<u32> {
 }
 
 fn effective_capabilities() -> Option<u64> {
+    status_mask("CapEff:")
+}
+
+/// A hexadecimal field of `/proc/self/status`.
+fn status_mask(field: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
