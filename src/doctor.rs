@@ -57,6 +57,8 @@ pub fn examine() -> Vec<Finding> {
         let why = "no termination message files; FallbackToLogsOnError works";
         Finding::unused("mount-namespaces", why, "run defib as root with CAP_SYS_ADMIN")
     });
+    // As a start does. What cannot be raised is what is reported.
+    let _stays = host::raise_descriptor_limit();
     findings.push(descriptors(host::descriptor_limit()));
     findings
 }

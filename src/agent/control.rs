@@ -10,7 +10,7 @@ use probe_core::model::pod::PodSpec;
 use probe_core::model::runtime::RuntimeCmd;
 use probe_core::model::status::{ContainerState, Phase};
 use probe_core::sys::clock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::backend::Agent;
 use super::signals::{Asked, Signals};
@@ -59,11 +59,17 @@ impl<'a> Control<'a> {
         Control { agent, store, updates, version, runtime, print, phases: HashMap::new(), any_failed: false }
     }
 
-    /// Starts the pods and runs until every one is finished for good, or a signal has stopped them all.
+    /// Starts the pods, says when the store has all of them, and runs until every one is finished for good, or a signal has stopped them all.
     ///
     /// # Errors
     /// A pod is refused (then all that were started are stopped), or resource versions cannot be reserved.
-    pub async fn run(&mut self, mut signals: Signals, pods: Vec<PodSpec>) -> anyhow::Result<Ended> {
+    pub async fn run(
+        &mut self,
+        mut signals: Signals,
+        pods: Vec<PodSpec>,
+        shown: oneshot::Sender<()>,
+    ) -> anyhow::Result<Ended> {
+        let (started, mut shown) = (pods.len(), Some(shown));
         for pod in pods {
             let name = pod.full_name();
             if let Err(error) = self.agent.create(pod) {
@@ -90,6 +96,12 @@ impl<'a> Control<'a> {
                     self.version.reserve(self.store.version())?;
                 }
                 _ = expire.tick() => self.store.expire_events(clock::now().mono),
+            }
+            // The first client sees every pod that this agent was started with.
+            if (self.phases.len() >= started || stop != Stop::NotAsked)
+                && let Some(shown) = shown.take()
+            {
+                let _nobody_waits = shown.send(());
             }
             if self.agent.pods().is_empty() {
                 return Ok(self.ended(stop));

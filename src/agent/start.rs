@@ -205,11 +205,17 @@ fn control(
             node_name: config.node_name.as_str().into(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = api::serve(socket, api, async { drop(stopped.await) });
+        let (shown, all_shown) = oneshot::channel::<()>();
+        let serving = async {
+            match all_shown.await {
+                Ok(()) => api::serve(socket, api, async { drop(stopped.await) }).await,
+                Err(_) => Ok(()),
+            }
+        };
         let print = Box::new(move |event| printer.print(event));
         let mut control = Control::new(agent.clone(), store, updates, version, runtime, print);
         let living = async {
-            let ended = control.run(signals, pods).await;
+            let ended = control.run(signals, pods, shown).await;
             drop(stop);
             ended
         };

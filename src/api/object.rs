@@ -4,7 +4,7 @@ use probe_core::decide::events::MergedEvent;
 use probe_core::model::event::PodEvent;
 use probe_core::model::id::PodUid;
 use probe_core::model::pod::Role;
-use probe_core::model::status::{Condition, ContainerState, ContainerStatus, PodStatus, Terminated};
+use probe_core::model::status::{Condition, ContainerState, ContainerStatus, Phase, PodStatus, Terminated};
 use probe_core::model::time::Wall;
 use serde_json::{Map, Value, json};
 
@@ -119,8 +119,12 @@ fn event_number(line: &MergedEvent) -> u64 {
 }
 
 fn pod_status(status: &PodStatus, qos: &'static str) -> Value {
+    // A rejected pod has no containers: kubelet shows none, and readers then look at the pod's own reason.
+    let never_was = |container: &ContainerStatus| container.container_id.is_none();
+    let is_rejected = status.phase == Phase::Failed && status.containers.iter().all(never_was);
+    let shown: &[ContainerStatus] = if is_rejected { &[] } else { &status.containers };
     let (init, regular): (Vec<_>, Vec<_>) =
-        status.containers.iter().partition(|container| container.role != Role::Regular);
+        shown.iter().partition(|container| container.role != Role::Regular);
     let render = |containers: Vec<&ContainerStatus>| containers.into_iter().map(container_status).collect();
     let mut out = json!({
         "phase": status.phase.as_str(),

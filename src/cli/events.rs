@@ -70,7 +70,7 @@ const HEAD: &str = "LAST SEEN   TYPE      REASON                OBJECT          
 fn line(event: &PodEvent, colour: Colour) -> String {
     let severity = event.reason.severity();
     let object = format!("pod/{}", event.pod_name);
-    let message = event.message.replace('\n', "\\n");
+    let message = event.message.trim_end().replace('\n', "\\n");
     let (on, off) = match (colour, severity) {
         (Colour::Ansi, Severity::Warning) => ("\x1b[33m", "\x1b[0m"),
         (Colour::Ansi, Severity::Normal) | (Colour::Never, _) => ("", ""),

@@ -23,6 +23,10 @@ const ENGINES_MAX: u16 = 64;
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let spawner = Spawner::fork_before_threads()?;
     logging::init(args.log_format);
+    // After the fork: containers start with the limit that the agent was started with.
+    if let Err(error) = host::raise_descriptor_limit() {
+        tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
+    }
     let pods = manifests::load(&args.files, &args.manifest)?;
     let config = Config {
         state_dir: paths::state_dir(args.state_dir.as_deref())?,

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
+use probe_core::model::limits::{KILL_AGAIN, KILL_ATTEMPTS};
 use probe_core::model::runtime::RuntimeEvent;
+use probe_core::sys::cgroup::Group;
 use probe_core::sys::pidfd;
 use probe_core::sys::procfs::FileId;
 use probe_core::sys::session::{Orphans, Session};
@@ -56,39 +58,54 @@ pub async fn undo(shared: &Shared, instance: &Instance) {
     release(shared, instance);
 }
 
-/// Kills everything in the instance and waits until it is gone.
+/// Kills everything in the instance and waits until it is gone. Tried again for a while: being short of
+/// descriptors passes.
 pub async fn kill_all(shared: &Shared, instance: &Instance) {
-    if let Err(error) = try_kill_all(shared, instance).await {
-        tracing::error!(instance = ?instance.id, %error, "cannot end what is left of a container");
+    for attempt in 1..=KILL_ATTEMPTS {
+        let Err(error) = try_kill_all(shared, instance).await else { return };
+        if attempt == 1 || attempt == KILL_ATTEMPTS {
+            tracing::error!(instance = ?instance.id, attempt, %error, "cannot end what is left of a container");
+        }
+        tokio::time::sleep(KILL_AGAIN).await;
     }
 }
 
-/// Kills what is there now and does not wait: the exits are the answer.
-pub fn kill_once(shared: &Shared, instance: &Instance) {
-    let killed = match (&instance.group, instance.main.get()) {
+/// Kills what is there now and does not wait: the exits are the answer. False when that failed.
+pub fn kill_once(shared: &Shared, instance: &Instance) -> bool {
+    let main = kill_main(instance);
+    let rest = match (&instance.group, instance.main.get()) {
         (Some(group), _) if group.exists() => group.kill().map_err(EndError::from),
         (None, Some(main)) => {
             let session = session(shared, instance, main.pid, main.start_ticks);
-            let others = session.members().and_then(|members| {
+            let killed = session.members().and_then(|members| {
                 members.into_iter().try_for_each(|member| member.kill().map(|_ended| ()))
             });
-            let main = pidfd::signal(main.pidfd.as_fd(), libc::SIGKILL).map(|_delivery| ());
-            others.and(main).map_err(|source| EndError::Io { operation: "kill a process", source })
+            killed.map_err(|source| EndError::Io { operation: "kill a process", source })
         }
         _ => Ok(()),
     };
-    if let Err(error) = killed {
-        tracing::error!(instance = ?instance.id, %error, "cannot kill a container after its grace period");
+    match main.and(rest) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(instance = ?instance.id, %error, "cannot kill a container after its grace period");
+            false
+        }
     }
 }
 
+/// The main process by its own descriptor, wherever it is: it may have left its cgroup, as a login does.
+fn kill_main(instance: &Instance) -> Result<(), EndError> {
+    let Some(main) = instance.main.get() else { return Ok(()) };
+    let killed = pidfd::signal(main.pidfd.as_fd(), libc::SIGKILL);
+    killed.map(|_delivery| ()).map_err(|source| EndError::Io { operation: "kill a process", source })
+}
+
 async fn try_kill_all(shared: &Shared, instance: &Instance) -> Result<(), EndError> {
+    // When it has ended already this finds nobody.
+    kill_main(instance)?;
     match (&instance.group, instance.main.get()) {
         (Some(group), _) if group.exists() => Grouping::Instance(group).end().await,
         (None, Some(main)) => {
-            // The one that was not reaped yet; when it has ended this finds nobody.
-            let killed = pidfd::signal(main.pidfd.as_fd(), libc::SIGKILL);
-            killed.map_err(|source| EndError::Io { operation: "kill a process", source })?;
             ended(&main.pidfd).await?;
             Grouping::Session(&session(shared, instance, main.pid, main.start_ticks)).end().await
         }
@@ -112,14 +129,14 @@ fn session(shared: &Shared, instance: &Instance, leader: u32, leader_start_ticks
     }
 }
 
-/// Cgroups, record and entries. What cannot be removed is named and left: it holds no process.
+/// Cgroups, record and entries. What cannot be removed is named and left, and then its record stays: the next
+/// agent looks for what may still run there.
 fn release(shared: &Shared, instance: &Instance) {
-    if let Some(group) = &instance.group
-        && let Err(error) = group.remove()
-    {
+    let removed = instance.group.as_ref().map_or(Ok(()), Group::remove);
+    if let Err(error) = &removed {
         tracing::error!(instance = ?instance.id, %error, "a cgroup is left");
     }
-    if let Some(record) = instance.record.borrow_mut().take() {
+    if let Some(record) = instance.record.borrow_mut().take().filter(|_| removed.is_ok()) {
         match fs::remove_file(&record) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::error!(record = %record.display(), %error, "a record is left");

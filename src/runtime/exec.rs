@@ -196,12 +196,11 @@ impl Process {
     }
 
     async fn kill_tree(&self, place: Option<&(&Group, Place)>) -> Result<(), Failure> {
+        // By its own descriptor first: it may have left its cgroup.
+        pidfd::signal(self.pidfd.as_fd(), libc::SIGKILL).map_err(io("kill the process"))?;
         match place {
             Some((group, place)) => Grouping::Exec(group, place).end().await?,
-            None => {
-                pidfd::signal(self.pidfd.as_fd(), libc::SIGKILL).map_err(io("kill the process"))?;
-                Grouping::Session(&self.session).end().await?;
-            }
+            None => Grouping::Session(&self.session).end().await?,
         }
         Ok(ended(&self.pidfd).await?)
     }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use probe_core::model::limits::KILL_AGAIN;
 use probe_core::sys::cgroup::{CgroupError, Events, Group, Place};
 use probe_core::sys::pidfd;
 use probe_core::sys::session::Session;
@@ -12,9 +13,6 @@ use thiserror::Error;
 use tokio::io::Interest;
 
 use super::watched::watched;
-
-/// A kill is repeated when nothing has changed for so long: the freezer fallback can miss a fork.
-const KILL_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Error, Debug)]
 pub enum EndError {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ fn end_one(planned: &Planned, born: Option<Born>, deadline: Mono) -> Result<bool
             was_alive |= end_group(&group, deadline)?;
         }
         group.remove()?;
+        // It may have left its cgroup, as a login does.
+        was_alive |= born.map_or(Ok(false), |born| end_leader(born, deadline))?;
     } else if let Some(born) = born {
         was_alive |= end_session(planned, born, deadline)?;
     }
@@ -84,6 +86,23 @@ fn end_group(group: &Group, deadline: Mono) -> Result<bool, LeftoverError> {
     Ok(was_alive)
 }
 
+fn end_leader(born: Born, deadline: Mono) -> Result<bool, LeftoverError> {
+    let leader = Member { pid: born.pid, start_ticks: born.start_ticks };
+    let Some(process) = leader.kill().map_err(in_proc)? else { return Ok(false) };
+    wait_ended(born.pid, &process, deadline).map(|()| true)
+}
+
+fn wait_ended(pid: u32, process: &OwnedFd, deadline: Mono) -> Result<(), LeftoverError> {
+    match pidfd::wait_ended(process.as_fd(), Some(remaining(deadline))).map_err(in_proc)? {
+        true => Ok(()),
+        false => Err(LeftoverError::Stuck { what: format!("pid {pid}") }),
+    }
+}
+
+fn in_proc(source: io::Error) -> LeftoverError {
+    LeftoverError::Io { operation: "end process", path: PathBuf::from("/proc"), source }
+}
+
 fn end_session(planned: &Planned, born: Born, deadline: Mono) -> Result<bool, LeftoverError> {
     let session = Session {
         leader: born.pid,
@@ -92,24 +111,21 @@ fn end_session(planned: &Planned, born: Born, deadline: Mono) -> Result<bool, Le
         environ: None,
         orphans: Orphans::Anybodys,
     };
-    let io = |source| LeftoverError::Io { operation: "end process", path: PathBuf::from("/proc"), source };
     let leader = Member { pid: born.pid, start_ticks: born.start_ticks };
     let mut was_alive = false;
     loop {
-        let mut members = session.members().map_err(io)?;
+        let mut members = session.members().map_err(in_proc)?;
         members.push(leader);
         let mut killed = Vec::new();
         for member in members {
-            killed.extend(member.kill().map_err(io)?.map(|pidfd| (member.pid, pidfd)));
+            killed.extend(member.kill().map_err(in_proc)?.map(|pidfd| (member.pid, pidfd)));
         }
         if killed.is_empty() {
             return Ok(was_alive);
         }
         was_alive = true;
         for (pid, process) in killed {
-            if !pidfd::wait_ended(process.as_fd(), Some(remaining(deadline))).map_err(io)? {
-                return Err(LeftoverError::Stuck { what: format!("pid {pid}") });
-            }
+            wait_ended(pid, &process, deadline)?;
         }
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use probe_core::model::limits::KILL_AGAIN;
 use probe_core::sys::{clock, pidfd};
 
 use super::cleanup::kill_once;
@@ -29,8 +30,20 @@ async fn run(shared: Rc<Shared>, instance: Rc<Instance>) {
         } => return,
         () = grace_over(&instance) => {}
     }
-    if *instance.phase.borrow() != Phase::Ending {
-        kill_once(&shared, &instance);
+    // Again while it is only being made, and when the kill failed (no descriptor was left for it).
+    loop {
+        let phase = *instance.phase.borrow();
+        let is_killed = match phase {
+            Phase::Ending | Phase::NeverRan => return,
+            Phase::Starting | Phase::Running => kill_once(&shared, &instance),
+        };
+        if is_killed && phase == Phase::Running {
+            return;
+        }
+        tokio::select! {
+            () = instance.ending() => {}
+            () = tokio::time::sleep(KILL_AGAIN) => {}
+        }
     }
 }
 

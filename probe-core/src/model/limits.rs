@@ -57,6 +57,10 @@ pub const EXECS_MAX: usize = 1_024;
 pub const LEFTOVER_WAIT: Duration = Duration::from_secs(10);
 /// Deaths taken from the kernel at once by the sensor.
 pub const SENSOR_BATCH: usize = 256;
+/// A kill is repeated when nothing has changed for so long: the freezer fallback can miss a fork.
+pub const KILL_AGAIN: Duration = Duration::from_millis(100);
+/// Tries to end what is left of an instance before it is given up and said so.
+pub const KILL_ATTEMPTS: u32 = 100;
 /// So long after the count of kills rose a main process that is not ending counts as no victim.
 pub const OOM_SETTLE: Duration = Duration::from_millis(10);
 /// Waits between looks at the OOM counter of a v1 cgroup that ran out of memory: it is told of before a process

@@ -7,7 +7,7 @@ use super::Errno;
 pub enum RingError {
     #[error("{call} (kernel {kernel}): {errno}; {cure}")]
     Refused { call: &'static str, errno: Errno, kernel: Box<str>, cure: Box<str> },
-    #[error("io_uring of kernel {kernel} lacks {what}; run kernel 5.19 or later (6.1 for full speed)")]
+    #[error("io_uring of kernel {kernel} lacks {what}; run kernel 6.0 or later (6.1 for full speed)")]
     Lacks { what: &'static str, kernel: Box<str> },
     #[error(
         "RLIMIT_NOFILE is {limit}, too low for {slots} probe slots; raise it (`ulimit -n`, LimitNOFILE= of systemd)"
@@ -52,13 +52,13 @@ fn cure(errno: Errno, disabled: Option<u32>) -> &'static str {
              allow io_uring_setup, io_uring_enter and io_uring_register"
         }
         (Errno::NOSYS, _) => {
-            "the kernel is built without io_uring or a seccomp profile hides it: allow it, or run kernel 5.19 or later"
+            "the kernel is built without io_uring or a seccomp profile hides it: allow it, or run kernel 6.0 or later"
         }
         (Errno::NOMEM, _) => "not enough memory for the rings: raise RLIMIT_MEMLOCK or use fewer probe slots",
         (Errno::MFILE | Errno::NFILE, _) => {
             "no descriptor left: raise RLIMIT_NOFILE or use fewer probe slots"
         }
-        (Errno::INVAL, _) => "the kernel is too old: run kernel 5.19 or later",
+        (Errno::INVAL, _) => "the kernel is too old: run kernel 6.0 or later",
         _ => "see io_uring_setup(2)",
     }
 }
@@ -74,7 +74,7 @@ mod tests {
             (Errno::PERM, Some(1), "io_uring_group"),
             (Errno::PERM, Some(0), "seccomp"),
             (Errno::PERM, None, "seccomp"),
-            (Errno::NOSYS, None, "5.19"),
+            (Errno::NOSYS, None, "6.0"),
             (Errno::NOMEM, Some(0), "RLIMIT_MEMLOCK"),
         ];
         for (errno, disabled, word) in cases {

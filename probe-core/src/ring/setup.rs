@@ -17,12 +17,14 @@ const DESCRIPTORS_PER_SLOT: u64 = 2 * SOCKETS_PER_SLOT as u64;
 const SLOTS_MIN: u32 = 8;
 
 /// The operations that the engine uses, asked for one by one.
-const REQUIRED: [(u8, &str); 5] = [
+const REQUIRED: [(u8, &str); 6] = [
     (opcode::Connect::CODE, "IORING_OP_CONNECT"),
     (opcode::Send::CODE, "IORING_OP_SEND"),
     (opcode::Recv::CODE, "IORING_OP_RECV"),
     (opcode::Read::CODE, "IORING_OP_READ"),
     (opcode::AsyncCancel2::CODE, "IORING_OP_ASYNC_CANCEL"),
+    // Not used itself: it came with 6.0, as cancelling by registered descriptor did, which cannot be asked for.
+    (opcode::SendZc::CODE, "IORING_ASYNC_CANCEL_FD_FIXED"),
 ];
 
 /// A ring for `options.slots` slots, or for fewer where RLIMIT_NOFILE allows no more; with that number.

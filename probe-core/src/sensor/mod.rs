@@ -139,13 +139,7 @@ impl Sensor {
         table.next_key += 1;
         let data = |ready: Ready| EventData::new_u64(ready.number());
         let epoll = &self.shared.epoll;
-        let added =
-            epoll::add(epoll, &*pidfd, data(Ready::Exit(key)), EventFlags::IN).and_then(|()| match &oom {
-                Some(watch) => {
-                    epoll::add(epoll, watch, data(Ready::Oom(key)), watch.interest() | EventFlags::ET)
-                }
-                None => Ok(()),
-            });
+        let added = epoll::add(epoll, &*pidfd, data(Ready::Exit(key)), EventFlags::IN);
         added.map_err(|error| {
             let source = io::Error::from(error);
             match source.raw_os_error() {
@@ -155,6 +149,13 @@ impl Sensor {
                 _ => SensorError::Watch { instance, pid, source },
             }
         })?;
+        let oom = oom.filter(|watch| {
+            let added = epoll::add(epoll, watch, data(Ready::Oom(key)), watch.interest() | EventFlags::ET);
+            if let Err(error) = added {
+                tracing::warn!(?instance, %error, "kills for memory are not seen before the end");
+            }
+            added.is_ok()
+        });
         let status = ExitCell::default();
         table
             .watched

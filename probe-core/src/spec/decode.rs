@@ -110,6 +110,8 @@ fn serde_saphyr_value(document: &Document<'_>) -> Result<Value, String> {
 /// The parser adds its own line, counted from the document's start; ours counts from the file's.
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
+    // Advice to the parser's caller.
+    let line = line.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
     match line.find(" at line ").or_else(|| line.find("line ").filter(|at| *at == 0)) {
         Some(at) if at > 0 => line[..at].trim_end_matches([' ', ',', ':']).to_owned(),
         Some(_) | None => line.trim_start_matches("error: ").to_owned(),

@@ -25,6 +25,13 @@ pub fn ignores_hangup() -> bool {
     status_mask("SigIgn:").is_some_and(|mask| mask & (1 << (libc::SIGHUP - 1)) != 0)
 }
 
+/// Raises RLIMIT_NOFILE as far as this process may: probes, containers and clients all need descriptors.
+pub fn raise_descriptor_limit() -> std::io::Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?)
+}
+
 /// RLIMIT_NOFILE of this process: open files at most.
 pub fn descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -32,7 +32,7 @@ pub fn result(result: &Value) -> String {
     out.push_str(result["verdict"].as_str().unwrap_or("unknown"));
     if let Some(detail) = result["detail"].as_str().filter(|detail| !detail.is_empty()) {
         out.push_str(": ");
-        out.push_str(detail);
+        out.push_str(detail.trim_end());
     }
     out.push('\n');
     out
