@@ -20,9 +20,12 @@ use tokio::sync::watch;
 use history::History;
 pub use history::{Change, ChangeKind, Expired};
 
-/// Changes of events that are kept for watchers, and of pods, counted by containers: a change of a pod keeps
-/// the state of all of them. Who falls further behind lists again.
-pub const HISTORY_MAX: usize = 8_192;
+/// Changes of events that are kept for watchers. Who falls further behind lists again.
+pub const EVENT_HISTORY_MAX: usize = 8_192;
+/// What the kept changes of pods may take, in bytes; as with events, who falls further behind lists again.
+pub const POD_HISTORY_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// What a change is reckoned to take for every container, whose whole state it keeps.
+const CONTAINER_STATE_BYTES: usize = 1_024;
 /// How long an event is shown after it last happened: the API server's default.
 pub const EVENT_TTL: Duration = Duration::from_secs(3_600);
 
@@ -212,12 +215,12 @@ impl State {
             version,
             pods: BTreeMap::new(),
             names: HashMap::new(),
-            pod_history: History::new(version, HISTORY_MAX),
+            pod_history: History::new(version, POD_HISTORY_MAX_BYTES),
             raw: VecDeque::new(),
             raw_dropped: 0,
             merged: MergedEvents::new(EVENTS_MAX),
             lines: HashMap::new(),
-            event_history: History::new(version, HISTORY_MAX),
+            event_history: History::new(version, EVENT_HISTORY_MAX),
         }
     }
 
@@ -249,7 +252,7 @@ impl State {
         self.names.insert(snapshot.spec.uid, name.clone());
         let object = PodObject { version, snapshot: Arc::from(snapshot) };
         self.pods.insert(name, object.clone());
-        let weight = object.snapshot.status.containers.len();
+        let weight = weight_bytes(&object.snapshot);
         self.pod_history.push(Change { version, kind, object }, weight);
     }
 
@@ -258,7 +261,7 @@ impl State {
         let Some(mut object) = self.pods.remove(&name) else { return };
         let version = self.next_version();
         object.version = version;
-        let weight = object.snapshot.status.containers.len();
+        let weight = weight_bytes(&object.snapshot);
         self.pod_history.push(Change { version, kind: ChangeKind::Deleted, object }, weight);
     }
 
@@ -297,6 +300,12 @@ impl State {
         object.version = version;
         self.event_history.push(Change { version, kind: ChangeKind::Deleted, object }, 1);
     }
+}
+
+/// Changes of one pod mostly share its spec; each is reckoned as if it alone kept it, since a client may change
+/// the spec every time.
+pub fn weight_bytes(snapshot: &PodSnapshot) -> usize {
+    snapshot.spec.manifest_json.len() + snapshot.status.containers.len() * CONTAINER_STATE_BYTES
 }
 
 #[cfg(test)]

@@ -137,13 +137,11 @@ impl Backend for Agent {
         self.send(uid, cmd).inspect_err(|_| directory.remove(uid))
     }
 
-    fn update(&self, spec: PodSpec) -> Result<(), Refusal> {
+    fn update(&self, old: &PodSpec, spec: PodSpec) -> Result<(), Refusal> {
         self.check_living()?;
         let spec = Arc::new(spec);
         let mut directory = self.directory();
-        if !directory.has(spec.uid) {
-            return Err(Refusal::Gone);
-        }
+        directory.check_replace(old, &spec)?;
         self.send(spec.uid, PodCmd::Update(Arc::clone(&spec)))?;
         directory.replace(&spec);
         Ok(())

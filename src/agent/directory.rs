@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use probe_core::model::id::PodUid;
-use probe_core::model::limits::PODS_MAX;
+use probe_core::model::limits::{MANIFESTS_MAX_BYTES, PODS_MAX};
 use probe_core::model::pod::{ContainerPort, PodSpec, Protocol};
 
 use crate::api::Refusal;
@@ -17,6 +17,8 @@ pub const NODE_PORTS: &str = "NodePorts";
 pub struct Directory {
     by_name: BTreeMap<(Box<str>, Box<str>), PodUid>,
     by_uid: HashMap<PodUid, Entry>,
+    /// Of all manifests.
+    manifest_bytes: usize,
 }
 
 struct Entry {
@@ -36,9 +38,10 @@ impl Directory {
         if self.by_name.contains_key(&name) {
             return Err(Refusal::Exists);
         }
-        if self.by_uid.len() >= PODS_MAX {
+        if self.by_uid.len() >= PODS_MAX || !self.has_room(spec.manifest_json.len()) {
             return Err(Refusal::Full);
         }
+        self.manifest_bytes += spec.manifest_json.len();
         let taken =
             self.by_uid.values().filter(|other| !other.finished).any(|other| clash(&other.spec, spec));
         self.by_name.insert(name, spec.uid);
@@ -46,11 +49,30 @@ impl Directory {
         Ok(if taken { Ports::Taken } else { Ports::Free })
     }
 
+    /// Whether the pod may change from `old` to `new`.
+    ///
+    /// # Errors
+    /// It is gone, is no longer as in `old`, or becomes too large.
+    pub fn check_replace(&self, old: &PodSpec, new: &PodSpec) -> Result<(), Refusal> {
+        let current = &self.by_uid.get(&new.uid).ok_or(Refusal::Gone)?.spec;
+        if current.manifest_json != old.manifest_json || current.base_dir != old.base_dir {
+            return Err(Refusal::Modified);
+        }
+        let growth = new.manifest_json.len().saturating_sub(old.manifest_json.len());
+        if self.has_room(growth) { Ok(()) } else { Err(Refusal::Full) }
+    }
+
     /// The pod's spec changed in place.
     pub fn replace(&mut self, spec: &Arc<PodSpec>) {
         if let Some(entry) = self.by_uid.get_mut(&spec.uid) {
+            self.manifest_bytes -= entry.spec.manifest_json.len();
+            self.manifest_bytes += spec.manifest_json.len();
             entry.spec = Arc::clone(spec);
         }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.manifest_bytes + bytes <= MANIFESTS_MAX_BYTES
     }
 
     /// The pod reached phase Succeeded or Failed.
@@ -63,6 +85,7 @@ impl Directory {
     /// The pod is gone: its name is free.
     pub fn remove(&mut self, pod: PodUid) {
         if let Some(entry) = self.by_uid.remove(&pod) {
+            self.manifest_bytes -= entry.spec.manifest_json.len();
             self.by_name.remove(&(entry.spec.namespace.clone(), entry.spec.name.clone()));
         }
     }
@@ -107,4 +130,38 @@ fn claim(port: &ContainerPort) -> (Box<str>, u16, Protocol) {
 
 fn is_any(ip: &str) -> bool {
     matches!(ip, "" | "0.0.0.0" | "::")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples::spec;
+
+    #[test]
+    fn a_change_is_of_the_pod_that_was_read() {
+        let mut directory = Directory::default();
+        let first = spec(1, "a", &["main"]);
+        directory.insert(&Arc::new(first.clone())).unwrap();
+        let with_manifest = |json: &str| PodSpec { manifest_json: json.into(), ..first.clone() };
+        let second = Arc::new(with_manifest("{}"));
+        assert_eq!(directory.check_replace(&first, &second), Ok(()));
+        directory.replace(&second);
+        // Somebody else who had read the first as well.
+        assert_eq!(directory.check_replace(&first, &with_manifest("[]")), Err(Refusal::Modified));
+        directory.remove(first.uid);
+        assert_eq!(directory.check_replace(&second, &second), Err(Refusal::Gone));
+        assert_eq!(directory.manifest_bytes, 0);
+    }
+
+    #[test]
+    fn the_manifests_of_a_node_are_bounded() {
+        let mut directory = Directory::default();
+        let mut large = spec(1, "a", &["main"]);
+        let small = large.clone();
+        large.manifest_json = " ".repeat(MANIFESTS_MAX_BYTES).into();
+        directory.insert(&Arc::new(large)).unwrap();
+        assert_eq!(directory.insert(&Arc::new(spec(2, "b", &["main"]))).unwrap_err(), Refusal::Full);
+        directory.replace(&Arc::new(small));
+        directory.insert(&Arc::new(spec(2, "b", &["main"]))).unwrap();
+    }
 }

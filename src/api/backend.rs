@@ -26,12 +26,12 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Refusal`]; nothing was changed.
     fn create(&self, spec: PodSpec) -> Result<(), Refusal>;
 
-    /// Changes the pod with the same uid. The caller has checked that only metadata and container specs
-    /// differ (design 9.5).
+    /// Changes the pod with the same uid, which must still be as in `old`. The caller has checked that only
+    /// metadata and container specs differ (design 9.5).
     ///
     /// # Errors
     /// [`Refusal`]; nothing was changed.
-    fn update(&self, spec: PodSpec) -> Result<(), Refusal>;
+    fn update(&self, old: &PodSpec, spec: PodSpec) -> Result<(), Refusal>;
 
     /// Stops and forgets the pod; `grace_s` overrides every grace period of it.
     ///
@@ -66,6 +66,9 @@ pub enum Refusal {
     Exists,
     #[error("the pod is gone")]
     Gone,
+    /// Somebody else changed it meanwhile.
+    #[error("the pod was changed meanwhile")]
+    Modified,
     #[error("the node holds as many pods as it can")]
     Full,
     #[error("too much is waiting to be done; try again")]

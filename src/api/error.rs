@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::backend::Refusal;
+use super::change::MODIFIED;
 
 /// One wrong field of an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +74,7 @@ impl ApiError {
         match refusal {
             Refusal::Exists => ApiError::AlreadyExists { name: name.into() },
             Refusal::Gone => ApiError::NotFound { kind: "pods", name: name.into() },
+            Refusal::Modified => ApiError::Conflict { name: name.into(), problem: MODIFIED },
             Refusal::Full => ApiError::Unavailable("the node holds as many pods as it can"),
             Refusal::Busy => ApiError::Unavailable("too much is waiting to be done"),
             Refusal::Stopping => ApiError::Unavailable("the agent is stopping"),

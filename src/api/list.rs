@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 
 use super::error::{ApiError, Cause};
 use super::object;
@@ -21,8 +21,10 @@ use super::stream;
 use super::{PodPath, Served};
 use crate::store::{Change, ChangeKind, Store};
 
-/// Changes rendered into one chunk.
+/// Changes taken from the store at a time.
 const BATCH_MAX: usize = 64;
+/// A chunk is handed over when it has grown to this: a pod may be megabytes.
+const CHUNK_BYTES: usize = 256 * 1024;
 /// How often a watcher that asked for bookmarks gets one: the API server's pace.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` lasts so long: the API server ends them after 30 to 60 minutes.
@@ -93,9 +95,9 @@ fn watch<R: Resource>(api: &Arc<Served>, scope: Scope, query: &ListQuery) -> Res
     }
     let bookmarks = if query.wants_bookmarks()? { Bookmarks::Send } else { Bookmarks::Omit };
     let (out, body) = stream::body();
-    let end = query.timeout()?.unwrap_or(WATCH_MAX).min(WATCH_MAX);
-    let watcher = Watcher { api: Arc::clone(api), scope, bookmarks, end };
-    tokio::spawn(watcher.run::<R>(from, out));
+    let end = sleep(query.timeout()?.unwrap_or(WATCH_MAX).min(WATCH_MAX)).deadline();
+    let watcher = Watcher { api: Arc::clone(api), scope, bookmarks, out, end };
+    tokio::spawn(watcher.run::<R>(from));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -109,15 +111,16 @@ struct Watcher {
     api: Arc<Served>,
     scope: Scope,
     bookmarks: Bookmarks,
-    end: Duration,
+    out: Sender<Bytes>,
+    end: Instant,
 }
 
 impl Watcher {
-    /// Feeds `out` until the client is gone, the time is over, or the client has fallen too far behind.
-    async fn run<R: Resource>(self, from: Option<u64>, out: Sender<Bytes>) {
+    /// Feeds the client until it is gone, the time is over, or it has fallen too far behind.
+    async fn run<R: Resource>(self, from: Option<u64>) {
         let mut cursor = match from {
             Some(version) => version,
-            None => match self.send_existing::<R>(&out).await {
+            None => match self.send_existing::<R>().await {
                 Some(version) => version,
                 None => return,
             },
@@ -127,7 +130,7 @@ impl Watcher {
         // The first one is due after a period, not now.
         bookmark.reset();
         bookmark.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = sleep(self.end);
+        let end = sleep_until(self.end);
         tokio::pin!(end);
         let mut ending = self.api.ending.clone();
         let mut is_last_round = false;
@@ -138,7 +141,7 @@ impl Watcher {
                 Ok(changes) => match changes.last() {
                     Some(last) => {
                         cursor = last.version;
-                        if !self.send_changes::<R>(&changes, &out).await {
+                        if !self.send_changes::<R>(&changes).await {
                             return;
                         }
                         continue;
@@ -148,18 +151,17 @@ impl Watcher {
                 },
                 Err(expired) => {
                     let error = ApiError::Expired { asked: cursor, oldest: expired.oldest };
-                    // The client may be gone already; nothing follows in either case.
-                    let _ = out.send(line("ERROR", error.status())).await;
+                    self.send(line("ERROR", error.status())).await;
                     return;
                 }
             }
             tokio::select! {
                 changed = newest.changed() => if changed.is_err() { return },
-                () = out.closed() => return,
+                () = self.out.closed() => return,
                 () = &mut end => return,
                 _ = ending.changed() => is_last_round = true,
                 _ = bookmark.tick(), if self.bookmarks == Bookmarks::Send => {
-                    if out.send(line("BOOKMARK", bookmark_of::<R>(cursor))).await.is_err() {
+                    if !self.send(line("BOOKMARK", bookmark_of::<R>(cursor))).await {
                         return;
                     }
                 }
@@ -167,17 +169,25 @@ impl Watcher {
         }
     }
 
-    /// ADDED for everything that exists; the version from which changes follow, None when the client is gone.
-    async fn send_existing<R: Resource>(&self, out: &Sender<Bytes>) -> Option<u64> {
+    /// False when nothing more is to be sent: the client is gone, or did not take this before the watch's time
+    /// was over.
+    async fn send(&self, chunk: Bytes) -> bool {
+        matches!(timeout_at(self.end, self.out.send(chunk)).await, Ok(Ok(())))
+    }
+
+    /// ADDED for everything that exists; the version from which changes follow, None when the watch is over.
+    async fn send_existing<R: Resource>(&self) -> Option<u64> {
         let listed = R::list(&self.api.store, self.scope.namespace.as_deref());
         for object in listed.items.iter().filter(|object| self.scope.holds::<R>(object)) {
-            out.send(line("ADDED", R::render(object, &self.api.node_name))).await.ok()?;
+            if !self.send(line("ADDED", R::render(object, &self.api.node_name))).await {
+                return None;
+            }
         }
         Some(listed.version)
     }
 
-    /// False when the client is gone.
-    async fn send_changes<R: Resource>(&self, changes: &[Change<R::Object>], out: &Sender<Bytes>) -> bool {
+    /// False when the watch is over.
+    async fn send_changes<R: Resource>(&self, changes: &[Change<R::Object>]) -> bool {
         let mut chunk = Vec::new();
         for change in changes.iter().filter(|change| self.scope.holds::<R>(&change.object)) {
             let word = match change.kind {
@@ -186,8 +196,11 @@ impl Watcher {
                 ChangeKind::Deleted => "DELETED",
             };
             chunk.extend_from_slice(&line(word, R::render(&change.object, &self.api.node_name)));
+            if chunk.len() >= CHUNK_BYTES && !self.send(std::mem::take(&mut chunk).into()).await {
+                return false;
+            }
         }
-        chunk.is_empty() || out.send(chunk.into()).await.is_ok()
+        chunk.is_empty() || self.send(chunk.into()).await
     }
 }
 

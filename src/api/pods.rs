@@ -100,7 +100,7 @@ pub async fn replace(
     }
     change::check(old, &spec).map_err(|cause| invalid(vec![cause]))?;
     let (uid, wanted) = (spec.uid, Arc::clone(&spec.manifest_json));
-    api.backend.update(spec).map_err(|refusal| ApiError::refused(refusal, &path.name))?;
+    api.backend.update(old, spec).map_err(|refusal| ApiError::refused(refusal, &path.name))?;
     let pod = shown(&api.store, |store| match store.pod_by_uid(uid) {
         Some(pod) if pod.snapshot.spec.manifest_json != wanted => None,
         Some(pod) => Some(Some(pod)),

@@ -68,15 +68,14 @@ impl Record {
         Ok(record)
     }
 
-    /// Writes the second line and keeps the name, to remove the file by.
-    pub fn finish(mut self, born: Born) -> io::Result<PathBuf> {
-        self.line(&born)?;
-        Ok(self.path)
+    /// Where it is, to remove it by.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// The process never ran.
-    pub fn withdraw(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+    /// Writes the second line.
+    pub fn finish(mut self, born: Born) -> io::Result<()> {
+        self.line(&born)
     }
 
     /// One write(2), so that a line is there whole or not at all.
@@ -113,7 +112,7 @@ mod tests {
         let begun = read(&path).unwrap();
         assert_eq!(begun.born, None);
         let born = Born { pid: 12, start_ticks: 345 };
-        assert_eq!(record.finish(born).unwrap(), path);
+        record.finish(born).unwrap();
         let found = read(&path).unwrap();
         assert_eq!((found.planned.clone(), found.born), (begun.planned, Some(born)));
         let planned = found.planned.unwrap();

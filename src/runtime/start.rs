@@ -67,22 +67,16 @@ async fn try_start(shared: &Shared, instance: &Instance) -> Result<(), Failure> 
     let record =
         Record::begin(&shared.config.state_dir, instance.id, instance.group.as_ref(), &instance.files.log)
             .map_err(io("write the instance's record"))?;
-    let newborn = match bear(shared, instance).await {
-        Ok(newborn) => newborn,
-        Err(error) => {
-            record.withdraw().map_err(io("remove the instance's record"))?;
-            return Err(error);
-        }
-    };
-    shared.children.borrow_mut().insert(newborn.pid);
-    let Newborn { pid, pidfd, control } = newborn;
-    let main = Main { pid, start_ticks: start_ticks(pid)?, pidfd: Arc::new(pidfd) };
-    let path =
-        record.finish(Born { pid, start_ticks: main.start_ticks }).map_err(io("write the instance's record"));
-    let pidfd = Arc::clone(&main.pidfd);
-    // Set before anything can fail, so that undoing finds the process.
-    let _first = instance.main.set(main);
-    *instance.record.borrow_mut() = Some(path?);
+    *instance.record.borrow_mut() = Some(record.path().to_owned());
+    let Newborn { pid, pidfd, control } = bear(shared, instance).await?;
+    shared.children.borrow_mut().insert(pid);
+    let pidfd = Arc::new(pidfd);
+    let start_ticks = start_ticks(pid);
+    // Set before anything can fail, so that undoing finds the process. A start time of 0 is nobody's: a child
+    // that never ran has left nothing to look for.
+    let known_ticks = *start_ticks.as_ref().unwrap_or(&0);
+    let _first = instance.main.set(Main { pid, start_ticks: known_ticks, pidfd: Arc::clone(&pidfd) });
+    record.finish(Born { pid, start_ticks: start_ticks? }).map_err(io("write the instance's record"))?;
     shared.tell(RuntimeEvent::Created { instance: instance.id, at: clock::now() });
     match birth::go(control, &spec).await.map_err(io("start the process"))? {
         Go::Running => {}

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Largest manifest file read, in bytes. A pod is a few KiB; the API server's own limit is 3 MiB.
 pub const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// All manifests of a node together, in bytes: 10,000 pods of 25 KiB. Creating one more is refused.
+pub const MANIFESTS_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Most pods that one agent holds.
 pub const PODS_MAX: usize = 16_384;
 /// Most containers (init and regular) of one pod; `ContainerIx` is a u16.

@@ -60,7 +60,7 @@ impl Session {
         let marked =
             |stat: &Stat| Some(stat.session) != own_session && is_candidate(stat) && self.is_marked(stat.pid);
         let leader = Member { pid: self.leader, start_ticks: self.leader_start_ticks };
-        let found = select(&all, leader, marked);
+        let found = select(&all, leader, self.orphans, marked);
         for stat in found.iter().filter(|stat| stat.is_zombie() && stat.parent == own_pid) {
             reap_child(stat.pid);
         }
@@ -122,11 +122,17 @@ fn reap_child(pid: u32) -> bool {
 }
 
 /// The session and the marked, and all who descend from them or from the leader; without the leader.
-fn select(all: &[Stat], leader: Member, marked: impl Fn(&Stat) -> bool) -> Vec<Stat> {
+///
+/// Without its leader, a session of an agent that is gone proves nothing: it may have ended, and a stranger's
+/// session have got its number.
+fn select(all: &[Stat], leader: Member, orphans: Orphans, marked: impl Fn(&Stat) -> bool) -> Vec<Stat> {
     // A process with the leader's pid and another start time: the pid was free, so the session was empty.
     let usurped = all.iter().any(|stat| stat.pid == leader.pid && stat.start_ticks != leader.start_ticks);
-    let in_session =
-        |stat: &Stat| !usurped && stat.session == leader.pid && stat.start_ticks >= leader.start_ticks;
+    let is_alive = all.iter().any(|stat| stat.pid == leader.pid) && !usurped;
+    let in_session = |stat: &Stat| {
+        let has_number = stat.session == leader.pid && stat.start_ticks >= leader.start_ticks;
+        has_number && !usurped && (is_alive || orphans == Orphans::Ours)
+    };
     let mut members: HashSet<u32> = if usurped { HashSet::new() } else { HashSet::from([leader.pid]) };
     members.extend(all.iter().filter(|stat| in_session(stat) || marked(stat)).map(|stat| stat.pid));
     loop {
@@ -160,10 +166,24 @@ mod tests {
     }
 
     fn check(rows: &[(u32, u32, u32, u64)], marked: &[u32], expected: &[u32]) {
+        assert_eq!(selected(rows, Orphans::Ours, marked), expected, "{rows:?}");
+    }
+
+    fn selected(rows: &[(u32, u32, u32, u64)], orphans: Orphans, marked: &[u32]) -> Vec<u32> {
         let leader = Member { pid: 10, start_ticks: 100 };
-        let found = select(&stats(rows), leader, |stat| marked.contains(&stat.pid));
-        let pids: Vec<u32> = found.iter().map(|stat| stat.pid).collect();
-        assert_eq!(pids, expected, "{rows:?}");
+        let found = select(&stats(rows), leader, orphans, |stat| marked.contains(&stat.pid));
+        found.iter().map(|stat| stat.pid).collect()
+    }
+
+    #[test]
+    fn what_an_agent_that_is_gone_left() {
+        let leader = (10, 1, 10, 100);
+        let rest = [(11, 1, 10, 101), (12, 11, 12, 102)];
+        let selected = |rows: &[_], marked: &[u32]| selected(rows, Orphans::Anybodys, marked);
+        assert_eq!(selected(&[leader, rest[0], rest[1]], &[]), [11, 12]);
+        // The leader's pid may have had a second owner meanwhile, who left these.
+        assert_eq!(selected(&rest, &[]), [0; 0]);
+        assert_eq!(selected(&rest, &[11]), [11, 12]);
     }
 
     #[test]

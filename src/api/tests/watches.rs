@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::world::{START, Stream, World, with_api};
 use crate::store::samples::{at, event};
-use crate::store::{HISTORY_MAX, StoreUpdate};
+use crate::store::{POD_HISTORY_MAX_BYTES, StoreUpdate, weight_bytes};
 
 const WATCH: &str = "/api/v1/namespaces/default/pods?watch=true";
 
@@ -76,8 +76,9 @@ fn a_watcher_that_falls_behind_is_told_so() {
     with_api(|world| async move {
         world.publish(1, "a", &["main"]);
         let mut stream = watch(&world, &format!("{WATCH}&resourceVersion={START}")).await;
+        let weight = weight_bytes(&world.store.pod("default", "a").unwrap().snapshot);
         // The watcher cannot run in between: nothing is awaited here.
-        for n in 0..=HISTORY_MAX {
+        for n in 0..=POD_HISTORY_MAX_BYTES / weight {
             let count = u32::try_from(n).unwrap();
             world.publish_as(1, "a", &["main"], |snapshot| {
                 snapshot.status.containers[0].restart_count = count + 1

@@ -94,7 +94,7 @@ impl Backend for FakeAgent {
         Ok(())
     }
 
-    fn update(&self, spec: PodSpec) -> Result<(), Refusal> {
+    fn update(&self, _: &PodSpec, spec: PodSpec) -> Result<(), Refusal> {
         self.refuse()?;
         self.publish(running(spec));
         Ok(())

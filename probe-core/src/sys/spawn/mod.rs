@@ -30,6 +30,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use crate::sys::pidfd;
 
@@ -127,7 +128,10 @@ impl Spawner {
         // Nobody else reaps our children, so the pid is still this one's.
         match pidfd::open(pid) {
             Ok(pidfd) => Ok(Newborn { pid, pidfd, control: pending.control }),
-            Err(error) => Err((error, None)),
+            Err(error) => {
+                end_unwatched(pid);
+                Err((error, None))
+            }
         }
     }
 
@@ -167,6 +171,14 @@ impl Drop for Spawner {
             let _reaped = pidfd::reap(pidfd.as_fd());
         }
     }
+}
+
+/// A child that got no descriptor (there are none left) must not wait for its description for ever, nor stay a
+/// zombie. It has run nothing, so it ends at once.
+fn end_unwatched(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let _killed = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
 }
 
 fn send_with_fds(socket: BorrowedFd<'_>, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
