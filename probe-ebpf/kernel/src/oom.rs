@@ -20,7 +20,10 @@ pub fn mark_victim(context: TracePointContext) -> u32 {
     let record: *const u8 = context.as_ptr().cast();
     let Some(pid) = read::<u32>(record, config!(mark_pid)) else { return 0 };
     // SAFETY: the helper has no preconditions.
-    let mark = Mark { at_boot_ns: unsafe { bpf_ktime_get_boot_ns() }, rss_kib: rss_kib(record) };
+    let mark = Mark {
+        at_boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+        rss_kib: rss_kib(record).unwrap_or(RSS_UNKNOWN),
+    };
     count(offset_of!(Counts, marks));
     if MARKS.insert(pid, mark, 0).is_err() {
         count(offset_of!(Counts, marks_lost));
@@ -29,16 +32,11 @@ pub fn mark_victim(context: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn rss_kib(record: *const u8) -> u64 {
-    let parts = (
-        read::<u64>(record, config!(mark_anon_rss)),
-        read::<u64>(record, config!(mark_file_rss)),
-        read::<u64>(record, config!(mark_shmem_rss)),
-    );
-    match parts {
-        (Some(anon), Some(file), Some(shmem)) => anon.wrapping_add(file).wrapping_add(shmem),
-        _ => RSS_UNKNOWN,
-    }
+fn rss_kib(record: *const u8) -> Option<u64> {
+    let anon: u64 = read(record, config!(mark_anon_rss))?;
+    let file: u64 = read(record, config!(mark_file_rss))?;
+    let shmem: u64 = read(record, config!(mark_shmem_rss))?;
+    Some(anon.wrapping_add(file).wrapping_add(shmem))
 }
 
 /// The kernel marks the thread whose memory it looked at, which need not be the first of its process. A mark of

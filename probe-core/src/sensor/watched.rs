@@ -1,0 +1,351 @@
+//! One container that is watched: from its announcement until its main process is told and reaped. What follows
+//! from a death, a mark and a count is decided here, without a clock.
+//!
+//! A death counts as a kill for memory only with two witnesses: SIGKILL, and what the kernel's OOM killer left
+//! behind. That is the rise of the container's `oom_kill` counter and, where victims are marked, a mark on this very
+//! process. The counter rises first, then SIGKILL goes out, then the mark is made.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::ExitCell;
+use super::source::{Death, Deaths, Mark, Member};
+use crate::model::id::InstanceId;
+use crate::model::limits::{EARLY_DEATHS_MAX, OOM_NAMING, OOM_SETTLE, OOM_SUSPECTS_MAX};
+use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, OomVictim, RuntimeEvent};
+use crate::model::time::{Mono, Now};
+use crate::sys::cgroup::{OomKills, OomWatch};
+use crate::sys::procfs;
+
+const SIGKILL: u8 = 9;
+/// Nanoseconds of a clock tick of `/proc/<pid>/stat` (USER_HZ is 100).
+const TICK_NS: u64 = 10_000_000;
+
+/// A container, as the runtime announces it.
+#[derive(Debug)]
+pub struct Container {
+    pub instance: InstanceId,
+    /// Its main process: a child that nobody has reaped.
+    pub pidfd: Arc<OwnedFd>,
+    pub member: Member,
+    /// The counter of its memory cgroup, where it has one.
+    pub oom: Option<OomWatch>,
+    /// Whose limit is hit when a process is killed for memory and there is no counter: [`OomLimit::Node`] where no
+    /// cgroup above has a limit, else unknown.
+    pub limit_without_counter: OomLimit,
+}
+
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub container: Container,
+    pub status: ExitCell,
+    pub stage: Stage,
+    /// Whether the zombie is gone.
+    pub is_reaped: bool,
+    /// Kills that nobody was told of.
+    untold: Untold,
+    /// Killed by SIGKILL and not marked yet: the mark may come a moment later.
+    suspects: Vec<Death>,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// `Started` was not delivered yet; what the kernel tells meanwhile waits.
+    Announced { early: Vec<Death> },
+    Running,
+    /// The main process has died, and whether for memory shows in a moment.
+    Undecided { status: ExitStatus, since: Mono },
+    /// `Exited` was delivered.
+    Told,
+}
+
+#[derive(Copy, Clone, Default, Debug)]
+struct Untold {
+    kills: u64,
+    limit: Option<OomLimit>,
+    since: Mono,
+}
+
+/// What is to be done after a look at a container.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    Nothing,
+    /// Look again soon.
+    LookAgain,
+}
+
+/// Whether the main process was killed for memory.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Verdict {
+    Oom,
+    NotOom,
+    NotYet,
+}
+
+impl Watched {
+    pub fn new(container: Container) -> Watched {
+        Watched {
+            container,
+            status: ExitCell::default(),
+            stage: Stage::Announced { early: Vec::new() },
+            is_reaped: false,
+            untold: Untold::default(),
+            suspects: Vec::new(),
+        }
+    }
+
+    /// Nothing more is to come of it.
+    pub fn is_over(&self) -> bool {
+        self.is_reaped && matches!(self.stage, Stage::Told)
+    }
+
+    /// `Started` was delivered. Returns the deaths that came before it.
+    pub fn start(&mut self) -> Vec<Death> {
+        match std::mem::replace(&mut self.stage, Stage::Running) {
+            Stage::Announced { early } => early,
+            later => {
+                self.stage = later;
+                Vec::new()
+            }
+        }
+    }
+
+    /// The kernel's programs told of a death. False when there was no room to keep it.
+    pub fn on_death(&mut self, death: Death, marks: Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) -> Next {
+        if let Stage::Announced { early } = &mut self.stage {
+            // The pidfd and the counter tell of what has no room here.
+            if early.len() < EARLY_DEATHS_MAX {
+                early.push(death);
+            }
+            return Next::Nothing;
+        }
+        if death.main_of.is_none() {
+            return self.on_child_death(death, marks, now, out);
+        }
+        match (&self.stage, death.status) {
+            (Stage::Running, Some(status)) => self.on_end(status, death.start_boot_ns, marks, now, out),
+            // Told already, or its status is not known before it is reaped.
+            _ => Next::Nothing,
+        }
+    }
+
+    /// The main process has ended with this status, by whatever source.
+    pub fn on_end(
+        &mut self,
+        status: ExitStatus,
+        start_boot_ns: u64,
+        mut marks: Marks<'_>,
+        now: Now,
+        out: &mut Vec<RuntimeEvent>,
+    ) -> Next {
+        match self.verdict(status, start_boot_ns, &mut marks, now.mono) {
+            Verdict::NotYet => {
+                self.stage = Stage::Undecided { status, since: now.mono };
+                Next::LookAgain
+            }
+            verdict => {
+                self.tell_end(status, verdict, marks, now, out);
+                Next::Nothing
+            }
+        }
+    }
+
+    /// When the start time was not told: that of `/proc`, which is not later.
+    pub fn start_boot_ns(&self) -> u64 {
+        self.container.member.start_ticks.saturating_mul(TICK_NS)
+    }
+
+    /// The counter may have changed, or what was not certain may be so now.
+    pub fn look(&mut self, mut marks: Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) -> Next {
+        match self.stage {
+            Stage::Announced { .. } => return Next::LookAgain,
+            Stage::Told => return Next::Nothing,
+            Stage::Undecided { status, since } => {
+                let mut verdict = self.verdict(status, self.start_boot_ns(), &mut marks, now.mono);
+                if verdict == Verdict::NotYet && now.mono.since(since) >= OOM_SETTLE {
+                    // No mark came: it was lost. SIGKILL and the counter are two witnesses as well.
+                    self.untold.take(1);
+                    verdict = Verdict::Oom;
+                }
+                if verdict == Verdict::NotYet {
+                    return Next::LookAgain;
+                }
+                self.tell_end(status, verdict, marks, now, out);
+                return Next::Nothing;
+            }
+            Stage::Running => {}
+        }
+        self.look_for_kills(now.mono);
+        if self.untold.kills == 0 {
+            self.suspects.clear();
+            let may_come = self.container.oom.as_ref().is_some_and(OomWatch::is_early);
+            return if may_come { Next::LookAgain } else { Next::Nothing };
+        }
+        // The count rises before the victim ends. If that is the main process, its end takes the count.
+        if procfs::is_dying(self.container.member.pid).unwrap_or(true) {
+            return Next::Nothing;
+        }
+        self.name_suspects(&mut marks, now, out);
+        if self.untold.kills == 0 {
+            return Next::Nothing;
+        }
+        // Where victims are marked their ends come with a name, so the bare count waits longer.
+        let settle = if marks.exist() { OOM_NAMING } else { OOM_SETTLE };
+        if now.mono.since(self.untold.since) < settle {
+            return Next::LookAgain;
+        }
+        self.tell_count(now, out);
+        Next::Nothing
+    }
+
+    fn on_child_death(
+        &mut self,
+        death: Death,
+        mut marks: Marks<'_>,
+        now: Now,
+        out: &mut Vec<RuntimeEvent>,
+    ) -> Next {
+        if !death.status.is_some_and(is_sigkill) || !matches!(self.stage, Stage::Running) {
+            return Next::Nothing;
+        }
+        if let Some(mark) = marks.take(death.pid, death.start_boot_ns) {
+            self.name(&death, mark, now, out);
+        } else if self.container.oom.is_some() && marks.exist() {
+            if self.suspects.len() == OOM_SUSPECTS_MAX {
+                self.suspects.remove(0);
+            }
+            self.suspects.push(death);
+        }
+        Next::Nothing
+    }
+
+    /// A marked process of the container has died of SIGKILL.
+    fn name(&mut self, death: &Death, mark: Mark, now: Now, out: &mut Vec<RuntimeEvent>) {
+        self.look_for_kills(now.mono);
+        let limit = match (&self.container.oom, self.untold.kills) {
+            (None, _) => self.container.limit_without_counter,
+            // Marked and not counted: somebody else killed it, and the kernel saw it ending.
+            (Some(_), 0) => return,
+            (Some(_), _) => self.untold.take(1),
+        };
+        let victim = OomVictim {
+            pid: death.pid,
+            command: command(&death.command),
+            rss_bytes: mark.rss_bytes,
+        };
+        self.tell_child(OomFacts { kills: 1, victim: Some(victim), limit }, now, out);
+    }
+
+    fn name_suspects(&mut self, marks: &mut Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) {
+        for death in std::mem::take(&mut self.suspects) {
+            match marks.take(death.pid, death.start_boot_ns) {
+                Some(mark) => self.name(&death, mark, now, out),
+                None => self.suspects.push(death),
+            }
+        }
+    }
+
+    fn verdict(&mut self, status: ExitStatus, start_boot_ns: u64, marks: &mut Marks<'_>, now: Mono) -> Verdict {
+        if !is_sigkill(status) {
+            return Verdict::NotOom;
+        }
+        self.look_for_kills(now);
+        let mark = marks.take(self.container.member.pid, start_boot_ns);
+        match (mark, &self.container.oom, self.untold.kills) {
+            (Some(_), None, _) => Verdict::Oom,
+            (_, None, _) | (_, Some(_), 0) => Verdict::NotOom,
+            (None, Some(_), _) if marks.exist() => Verdict::NotYet,
+            (_, Some(_), _) => {
+                self.untold.take(1);
+                Verdict::Oom
+            }
+        }
+    }
+
+    /// Delivers the end, after what it must not overtake.
+    fn tell_end(
+        &mut self,
+        status: ExitStatus,
+        verdict: Verdict,
+        mut marks: Marks<'_>,
+        now: Now,
+        out: &mut Vec<RuntimeEvent>,
+    ) {
+        let oom_killed = verdict == Verdict::Oom;
+        if oom_killed {
+            // Others of the container that died with it say nothing more.
+            self.untold = Untold::default();
+        } else {
+            self.look_for_kills(now.mono);
+            self.name_suspects(&mut marks, now, out);
+            self.tell_count(now, out);
+        }
+        // Empty until now: an end is told once.
+        let _first = self.status.set(status);
+        self.stage = Stage::Told;
+        out.push(RuntimeEvent::Exited { instance: self.container.instance, status, oom_killed, at: now });
+    }
+
+    /// Kills whose victims have no name.
+    fn tell_count(&mut self, now: Now, out: &mut Vec<RuntimeEvent>) {
+        let kills = self.untold.kills;
+        if kills > 0 {
+            let limit = self.untold.take(kills);
+            self.tell_child(OomFacts { kills, victim: None, limit }, now, out);
+        }
+    }
+
+    fn tell_child(&self, facts: OomFacts, at: Now, out: &mut Vec<RuntimeEvent>) {
+        out.push(RuntimeEvent::ChildOomKilled { instance: self.container.instance, facts, at });
+    }
+
+    fn look_for_kills(&mut self, now: Mono) {
+        let Some(watch) = &mut self.container.oom else { return };
+        match watch.take() {
+            Ok(OomKills { kills: 0, .. }) => {}
+            Ok(new) => self.untold.add(new, now),
+            Err(error) => {
+                let instance = self.container.instance;
+                tracing::error!(?instance, %error, "kills for memory are not counted any more");
+                self.container.oom = None;
+            }
+        }
+    }
+}
+
+impl Untold {
+    fn add(&mut self, new: OomKills, now: Mono) {
+        // What cannot be told apart later is unknown.
+        let limit = if self.kills > 0 && self.limit != Some(new.limit) { OomLimit::Unknown } else { new.limit };
+        *self = Untold { kills: self.kills + new.kills, limit: Some(limit), since: now };
+    }
+
+    /// Takes so many, and says whose limit was hit.
+    fn take(&mut self, kills: u64) -> OomLimit {
+        self.kills = self.kills.saturating_sub(kills);
+        self.limit.unwrap_or(OomLimit::Unknown)
+    }
+}
+
+/// The marks of victims, where there is a source of them.
+pub(super) struct Marks<'a>(pub Option<&'a mut dyn Deaths>);
+
+impl Marks<'_> {
+    fn exist(&self) -> bool {
+        self.0.as_ref().is_some_and(|deaths| deaths.has_marks())
+    }
+
+    fn take(&mut self, pid: u32, start_boot_ns: u64) -> Option<Mark> {
+        self.0.as_mut()?.take_mark(pid, start_boot_ns)
+    }
+}
+
+fn is_sigkill(status: ExitStatus) -> bool {
+    matches!(status, ExitStatus::Signal { number: SIGKILL, .. })
+}
+
+/// The name up to its zero; what is not UTF-8 is replaced.
+fn command(bytes: &[u8]) -> Box<str> {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into()
+}
