@@ -10,6 +10,7 @@ mod logging;
 mod logs;
 mod paths;
 mod runtime;
+mod sensor;
 mod store;
 
 use std::process::ExitCode;

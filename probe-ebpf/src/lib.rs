@@ -2,7 +2,7 @@
 //! on ([`abi`]), and the host side that loads them and reads what they tell.
 //!
 //! ```text
-//! sched_process_exit ─► is it a registered container's? ─► ring buffer ─► Reader::drain
+//! sched_process_exit ─► is it a registered container's? ─► ring buffer ─► Reader::take_death
 //! oom/mark_victim ────► MARKS, by pid ──────────────────────────────────► Reader::take_mark
 //!                       CONTAINERS, INITS ◄────────────────────────────── Registry
 //! ```

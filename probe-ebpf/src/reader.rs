@@ -40,7 +40,7 @@ impl Reader {
     }
 
     /// The oldest death that was not taken yet. Never waits.
-    pub fn next(&mut self) -> Option<Death> {
+    pub fn take_death(&mut self) -> Option<Death> {
         loop {
             let record = self.records.next()?;
             // The programs write nothing shorter; one from elsewhere would be skipped, not read past its end.

@@ -13,9 +13,10 @@ use probe_core::executor::{Input, Shard, ShardConfig};
 use probe_core::model::limits::SHARD_QUEUE_MAX;
 use probe_core::model::pod::PodSpec;
 use probe_core::model::runtime::RuntimeEvent;
-use probe_core::sensor::Sensor;
+use probe_core::sensor::{Kernel, Sensor};
 use probe_core::sys::lock::StateLock;
 use probe_core::sys::spawn::Spawner;
+use probe_ebpf::{LoadError, LoadOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::{Agent, Defaults};
@@ -26,10 +27,12 @@ use super::signals::Signals;
 use super::version::VersionFile;
 use super::{engines, executors};
 use crate::api::{self, Api, Socket};
+use crate::cli::args::SensorKind;
 use crate::cli::events::Printer;
 use crate::files;
 use crate::logs::LogDoor;
 use crate::runtime::{ProcessRuntime, RuntimeConfig};
+use crate::sensor;
 use crate::store::Store;
 
 /// Pod IP of every pod: containers of the process runtime share the host's network.
@@ -45,6 +48,8 @@ pub struct Config {
     /// At least one.
     pub executor_shards: u16,
     pub max_container_restart_period: Duration,
+    pub sensor: SensorKind,
+    pub sensor_options: LoadOptions,
     /// For pods that come over the API, as for those of the command line.
     pub default_initial_delay: Duration,
     pub strict: bool,
@@ -68,6 +73,7 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
     let lock = StateLock::take(&config.state_dir)?;
     // Before anything is started or ended: a start that is refused changes nothing.
     let socket = Socket::bind(&config.socket)?;
+    let kernel = load_kernel(config).context("--sensor ebpf")?;
     let (version, first_version) = VersionFile::open(&config.state_dir)?;
     let store = Store::new(first_version);
 
@@ -76,7 +82,7 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
     let engines = (0..config.engine_shards)
         .map(|n| engines::start(n, executors.clone(), resolver.clone()))
         .collect::<Result<Vec<Engine>, _>>()?;
-    let runtime = Arc::new(start_runtime(config, spawner, &executors)?);
+    let runtime = Arc::new(start_runtime(config, spawner, &executors, kernel)?);
     let defaults = Defaults { strict: config.strict, initial_delay: config.default_initial_delay };
     let agent = Agent::new(executors, defaults);
     let (publish, updates) = mpsc::channel(SHARD_QUEUE_MAX);
@@ -105,14 +111,41 @@ fn executor_queues(shards: u16) -> (Executors, Vec<Receiver<Input>>) {
     (Executors::new(inboxes), outboxes)
 }
 
-fn start_runtime(config: &Config, spawner: Spawner, executors: &Executors) -> anyhow::Result<ProcessRuntime> {
+/// The programs in the kernel, where they are wanted and run. What is missing is said here, once.
+fn load_kernel(config: &Config) -> Result<Option<Kernel>, LoadError> {
+    if config.sensor == SensorKind::Pidfd {
+        return Ok(None);
+    }
+    match sensor::load(config.sensor_options) {
+        Ok((kernel, lacks)) => {
+            for lack in lacks {
+                tracing::warn!("eBPF sensor: {lack}");
+            }
+            Ok(Some(kernel))
+        }
+        Err(error) if config.sensor == SensorKind::Auto => {
+            tracing::warn!(
+                "no eBPF sensor: {error}; ends are seen a little later, and victims of the OOM killer are not named"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn start_runtime(
+    config: &Config,
+    spawner: Spawner,
+    executors: &Executors,
+    kernel: Option<Kernel>,
+) -> anyhow::Result<ProcessRuntime> {
     let deliver = |executors: Executors| {
         Arc::new(move |event: RuntimeEvent| {
             // False only when the executors have ended, at the end of the agent: nobody is left to tell.
             let _ = executors.send(instance_of(&event).pod, Input::Runtime(event));
         })
     };
-    let sensor = Arc::new(Sensor::start(deliver(executors.clone()))?);
+    let sensor = Arc::new(Sensor::start(deliver(executors.clone()), kernel)?);
     let about = RuntimeConfig::of_this_process(config.state_dir.clone(), config.node_name.as_str().into())
         .context("find the running binary")?;
     let runtime = ProcessRuntime::start(about, spawner, sensor, deliver(executors.clone()))?;

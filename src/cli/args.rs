@@ -88,6 +88,12 @@ pub struct RunArgs {
     /// What runs the containers
     #[arg(long, value_enum, default_value_t = RuntimeKind::Process)]
     pub runtime: RuntimeKind,
+    /// How ends of processes are seen
+    #[arg(long, value_enum, default_value_t = SensorKind::Auto)]
+    pub sensor: SensorKind,
+    /// Of a hundred records of the eBPF sensor so many are lost: to test what follows
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100), default_value_t = 0)]
+    pub sensor_drop_percent: u32,
     /// Name of this node in the API [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
@@ -109,6 +115,16 @@ pub struct RunArgs {
 pub enum RuntimeKind {
     /// Local processes
     Process,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SensorKind {
+    /// eBPF where this host allows it, else pidfds
+    Auto,
+    /// eBPF, or no start
+    Ebpf,
+    /// Pidfds and the counters of memory cgroups
+    Pidfd,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use probe_core::engine::EngineError;
 use probe_core::ring::RingError;
 use probe_core::spec::LoadErrors;
+use probe_ebpf::LoadError;
 
 use super::resource::UsageError;
 use crate::client::ClientError;
@@ -32,7 +33,10 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
         if cause.downcast_ref().is_some_and(ClientError::is_unreachable) {
             return UNREACHABLE;
         }
-        if cause.is::<RingError>() || matches!(cause.downcast_ref(), Some(EngineError::Ring(_))) {
+        if cause.is::<LoadError>()
+            || cause.is::<RingError>()
+            || matches!(cause.downcast_ref(), Some(EngineError::Ring(_)))
+        {
             return MISSING_FEATURE;
         }
     }

@@ -121,5 +121,9 @@ pub fn cgroup_name(container: &ContainerSpec, id: InstanceId) -> String {
 
 /// `resources.limits`.
 pub fn limits(container: &ContainerSpec) -> Limits {
-    Limits { memory_bytes: container.memory_limit_bytes, cpu_millicores: container.cpu_limit_millicores }
+    Limits {
+        memory_bytes: container.memory_limit_bytes,
+        cpu_millicores: container.cpu_limit_millicores,
+        kills_together: container.oom_kills_together,
+    }
 }

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use probe_core::model::runtime::{RuntimeEvent, StartError};
-use probe_core::sys::cgroup::{CgroupError, Group, OomWatch};
+use probe_core::sensor::{Container, Key, Member};
+use probe_core::sys::cgroup::{CgroupError, Group, OomWatch, Tree};
 use probe_core::sys::spawn::{BindFile, Birth, ChildSpec, Newborn};
 use probe_core::sys::{clock, pidfd, procfs};
 use thiserror::Error;
@@ -76,16 +77,42 @@ async fn try_start(shared: &Shared, instance: &Instance) -> Result<(), Failure> 
     // that never ran has left nothing to look for.
     let known_ticks = *start_ticks.as_ref().unwrap_or(&0);
     let _first = instance.main.set(Main { pid, start_ticks: known_ticks, pidfd: Arc::clone(&pidfd) });
-    record.finish(Born { pid, start_ticks: start_ticks? }).map_err(io("write the instance's record"))?;
+    let start_ticks = start_ticks?;
+    record.finish(Born { pid, start_ticks }).map_err(io("write the instance's record"))?;
     shared.tell(RuntimeEvent::Created { instance: instance.id, at: clock::now() });
-    match birth::go(control, &spec).await.map_err(io("start the process"))? {
-        Go::Running => {}
-        Go::Failed(failure) => return Err(Failure::Run(failure.message(&spec))),
+    // Before it may run, so that no death of it is missed.
+    let key = shared.sensor.announce(announcement(
+        shared,
+        instance,
+        Member { pid, start_ticks, cgroup_id: None },
+        &pidfd,
+    ));
+    let went = match birth::go(control, &spec).await {
+        Ok(Go::Running) => Ok(()),
+        Ok(Go::Failed(failure)) => Err(Failure::Run(failure.message(&spec))),
+        Err(error) => Err(io("start the process")(error)),
+    };
+    if went.is_err() {
+        shared.sensor.forget(key);
+        return went;
     }
     shared.tell(RuntimeEvent::Started { instance: instance.id, pid, at: clock::now() });
-    watch(shared, instance, pid, pidfd).await;
+    watch(shared, instance, key, pidfd).await;
     instance.phase.send_replace(Phase::Running);
     Ok(())
+}
+
+fn announcement(shared: &Shared, instance: &Instance, main: Member, pidfd: &Arc<OwnedFd>) -> Container {
+    let group = instance.group.as_ref();
+    Container {
+        instance: instance.id,
+        pidfd: Arc::clone(pidfd),
+        // A folder that cannot be looked at leaves the main process, which is known by its pid.
+        member: Member { cgroup_id: group.and_then(|group| group.id().ok()), ..main },
+        oom: oom_watch(instance),
+        uncounted: shared.host.tree.as_ref().map(Tree::uncounted).unwrap_or_default(),
+        kills_together: group.is_some_and(Group::kills_together),
+    }
 }
 
 /// Folders and files, before the container counts as created.
@@ -138,8 +165,8 @@ fn start_ticks(pid: u32) -> Result<u64, Failure> {
 
 /// From here on the sensor reaps it. A sensor that is full is replaced by killing the container: one that runs
 /// unwatched would never be restarted.
-async fn watch(shared: &Shared, instance: &Instance, pid: u32, pidfd: Arc<OwnedFd>) {
-    let error = match shared.sensor.watch(instance.id, pid, Arc::clone(&pidfd), oom_watch(instance)) {
+async fn watch(shared: &Shared, instance: &Instance, key: Key, pidfd: Arc<OwnedFd>) {
+    let error = match shared.sensor.watch(key) {
         Ok(exit) => {
             let _first = instance.exit.set(exit);
             return;
@@ -148,17 +175,17 @@ async fn watch(shared: &Shared, instance: &Instance, pid: u32, pidfd: Arc<OwnedF
     };
     tracing::error!(%error, "a container that cannot be watched is killed");
     if let Err(error) = pidfd::signal(pidfd.as_fd(), libc::SIGKILL) {
-        tracing::error!(pid, %error, "cannot kill it");
+        tracing::error!(instance = ?instance.id, %error, "cannot kill it");
     }
     if let Err(error) = ended(&pidfd).await {
-        tracing::error!(pid, %error, "cannot wait for it");
+        tracing::error!(instance = ?instance.id, %error, "cannot wait for it");
     }
     match pidfd::reap(pidfd.as_fd()) {
         Ok(Some(status)) => {
             let (oom_killed, at) = (false, clock::now());
             shared.tell(RuntimeEvent::Exited { instance: instance.id, status, oom_killed, at });
         }
-        other => tracing::error!(pid, ?other, "its exit status is lost"),
+        other => tracing::error!(instance = ?instance.id, ?other, "its exit status is lost"),
     }
 }
 

@@ -133,6 +133,7 @@ fn container(name: &str) -> ContainerSpec {
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
         on_child_oom: ChildOomPolicy::Event,
+        oom_kills_together: true,
         spec_hash: 1,
     }
 }

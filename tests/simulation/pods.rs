@@ -113,6 +113,7 @@ fn container(name: &str, role: Role, ports: &[u16], is_steady: bool, rng: &mut R
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
         on_child_oom: child_oom_policy(spec_hash),
+        oom_kills_together: true,
         spec_hash,
     }
 }

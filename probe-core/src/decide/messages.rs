@@ -78,9 +78,10 @@ pub fn child_oom_killed(container: &str, facts: &OomFacts) -> String {
     };
     match (&facts.victim, facts.kills) {
         (Some(OomVictim { pid, command, rss_bytes }), _) => {
-            let kib = rss_bytes / 1_024;
+            let resident =
+                rss_bytes.map_or(String::new(), |bytes| format!(", {} KiB resident", bytes / 1_024));
             format!(
-                "Process {pid} ({command}, {kib} KiB resident) of container {container} was killed for memory; {whose}"
+                "Process {pid} ({command}{resident}) of container {container} was killed for memory; {whose}"
             )
         }
         (None, 1) => format!("A process of container {container} was killed for memory; {whose}"),

@@ -48,6 +48,8 @@ pub const GRACE_MIN_S: u32 = 2;
 
 /// Tries to make a cgroup below folders that another agent may be removing at this moment.
 pub const CGROUP_MAKE_ATTEMPTS: u32 = 16;
+/// Cgroups above a container that are looked at. systemd with nested containers has about ten.
+pub const CGROUP_DEPTH_MAX: usize = 32;
 /// `cgroup.events` read at most; the kernel writes two short lines.
 pub const CGROUP_EVENTS_MAX_BYTES: u64 = 4_096;
 /// Largest description of a process to start: arguments and environment. The kernel's own limit is a quarter
@@ -59,6 +61,17 @@ pub const EXECS_MAX: usize = 1_024;
 pub const LEFTOVER_WAIT: Duration = Duration::from_secs(10);
 /// Deaths taken from the kernel at once by the sensor.
 pub const SENSOR_BATCH: usize = 256;
+/// Records of deaths that the sensor takes before it looks at anything else.
+pub const DEATHS_PER_PASS_MAX: usize = 4_096;
+/// Deaths of one container that are kept until its start was told; pidfd and counter tell of the others.
+pub const EARLY_DEATHS_MAX: usize = 16;
+/// Killed processes of one container that may still get a mark.
+pub const OOM_SUSPECTS_MAX: usize = 16;
+/// So long after the count of kills rose the victims' ends may still come, where they are marked; then the bare count
+/// is told.
+pub const OOM_NAMING: Duration = Duration::from_millis(500);
+/// How often lost records are asked for, and made up for by a look at every container.
+pub const RESYNC_EVERY: Duration = Duration::from_millis(100);
 /// A kill is repeated when nothing has changed for so long: the freezer fallback can miss a fork.
 pub const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// Tries to end what is left of an instance before it is given up and said so.

@@ -86,6 +86,9 @@ pub struct ContainerSpec {
     pub termination_message_policy: TerminationMessagePolicy,
     /// Annotation `on-child-oom`; a change of it restarts nothing.
     pub on_child_oom: ChildOomPolicy,
+    /// When one process is killed for memory, all of the container are, as Kubernetes has it on cgroup v2. False
+    /// where an annotation says what to do about a killed child: then there is one to speak of.
+    pub oom_kills_together: bool,
     /// Changes when and only when a change of the manifest must restart the container.
     pub spec_hash: u64,
 }

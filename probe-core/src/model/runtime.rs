@@ -108,8 +108,8 @@ pub struct OomVictim {
     pub pid: u32,
     /// `comm`: at most 15 bytes.
     pub command: Box<str>,
-    /// Anonymous, file and shared memory that it held.
-    pub rss_bytes: u64,
+    /// Anonymous, file and shared memory that it held; None where the kernel does not tell (before 6.9).
+    pub rss_bytes: Option<u64>,
 }
 
 /// Whose memory limit was hit, as far as counters prove it.

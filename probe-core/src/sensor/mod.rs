@@ -1,15 +1,33 @@
-//! Process deaths as events. One thread sleeps in the kernel until a watched process ends, takes its exit
-//! status, and delivers [`RuntimeEvent::Exited`]. Beside it the same thread watches the OOM counter of the
-//! container's cgroup and delivers [`RuntimeEvent::ChildOomKilled`].
+//! Process deaths as events. One thread sleeps in the kernel until something of a watched container dies, and
+//! delivers [`RuntimeEvent::Exited`] for a main process and [`RuntimeEvent::ChildOomKilled`] for another one that was
+//! killed for memory.
 //!
-//! It needs pidfds and the right to wait for them, so it sees the agent's own children: the main processes of
-//! the process runtime. They are reaped here and nowhere else.
+//! ```text
+//! programs in the kernel ─ Death ─┐                       told at once, with its status and its victim's name
+//! pidfd of the main process ──────┼─► Watched ─► events   told when the process can be reaped; reaps it in any case
+//! counter of its memory cgroup ───┘                       the second witness of a kill for memory
+//! ```
+//!
+//! The programs are optional ([`Kernel`]). Pidfd and counter are watched beside them: whichever comes first tells, the
+//! other then changes nothing, so that a record that was lost costs time and no death. Main processes are children
+//! of the agent. They are reaped here and nowhere else.
 
-use std::collections::HashMap;
+mod early;
+mod source;
+mod table;
+mod watched;
+
+pub use source::{COMMAND_BYTES, Death, Deaths, Kernel, Key, Mark, Member, Registry};
+pub use table::Totals;
+pub use watched::Container;
+
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -17,23 +35,20 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use thiserror::Error;
 
 use crate::model::id::InstanceId;
-use crate::model::limits::{OOM_LOOKS, OOM_SETTLE, SENSOR_BATCH};
-use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, RuntimeEvent};
-use crate::model::time::Mono;
-use crate::sys::cgroup::{OomKills, OomWatch};
+use crate::model::limits::{DEATHS_PER_PASS_MAX, RESYNC_EVERY, SENSOR_BATCH};
+use crate::model::runtime::{ExitStatus, RuntimeEvent};
+use crate::model::time::{Mono, Now};
 use crate::sys::clock;
 use crate::sys::wake::Waker;
-use crate::sys::{pidfd, procfs};
+use early::Early;
+use table::Table;
+use watched::{Marks, Next};
 
-/// Takes an event; called on the sensor's thread, so it must not block.
+/// Takes an event; called on the sensor's thread, so it must not block for long.
 pub type Deliver = Arc<dyn Fn(RuntimeEvent) + Send + Sync>;
 
 /// The status of a watched process: empty while it runs, filled before `Exited` is delivered.
 pub type ExitCell = Arc<OnceLock<ExitStatus>>;
-
-/// Key of the wake-up among the watched processes.
-const STOP: u64 = u64::MAX;
-const SIGKILL: u8 = 9;
 
 /// The sensor cannot be started, or cannot watch one more container.
 #[derive(Error, Debug)]
@@ -56,126 +71,142 @@ pub struct Sensor {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
 struct Shared {
     epoll: OwnedFd,
-    stop: Waker,
+    /// Raised for the end, and when there is something to replay.
+    wake: Waker,
+    is_ending: AtomicBool,
     table: Mutex<Table>,
+    registry: Option<Box<dyn Registry>>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    /// Never used twice, so a stale readiness finds nobody.
-    next_key: u64,
-    watched: HashMap<u64, Watched>,
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("table", &self.table).finish_non_exhaustive()
+    }
 }
 
-#[derive(Debug)]
-struct Watched {
-    instance: InstanceId,
-    pidfd: Arc<OwnedFd>,
-    pid: u32,
-    status: ExitCell,
-    oom: Option<OomWatch>,
-    /// Kills that nobody was told of, and since when.
-    untold: Option<(OomKills, Mono)>,
-}
-
-/// What a readiness is about: the lowest bit of its number says it, the rest is the entry's key.
+/// What a readiness is about. For a container the lowest bit of its number says it, the rest is the key.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Ready {
-    Stop,
-    Exit(u64),
-    Oom(u64),
+    /// The sensor ends, or a container was started whose deaths are known already.
+    Wake,
+    /// The programs in the kernel have told something.
+    Deaths,
+    Exit(Key),
+    Oom(Key),
 }
 
 impl Ready {
+    const WAKE: u64 = u64::MAX;
+    const DEATHS: u64 = u64::MAX - 1;
+
     fn of(number: u64) -> Ready {
         match (number, number & 1) {
-            (STOP, _) => Ready::Stop,
-            (_, 0) => Ready::Exit(number >> 1),
-            (_, _) => Ready::Oom(number >> 1),
+            (Ready::WAKE, _) => Ready::Wake,
+            (Ready::DEATHS, _) => Ready::Deaths,
+            (_, 0) => Ready::Exit(Key(number >> 1)),
+            (_, _) => Ready::Oom(Key(number >> 1)),
         }
     }
 
-    fn number(self) -> u64 {
-        match self {
-            Ready::Stop => STOP,
-            Ready::Exit(key) => key << 1,
-            Ready::Oom(key) => key << 1 | 1,
-        }
+    fn data(self) -> EventData {
+        EventData::new_u64(match self {
+            Ready::Wake => Ready::WAKE,
+            Ready::Deaths => Ready::DEATHS,
+            Ready::Exit(Key(key)) => key << 1,
+            Ready::Oom(Key(key)) => key << 1 | 1,
+        })
     }
 }
 
 impl Sensor {
-    /// Starts the thread. Events are delivered in the order in which the kernel reports the deaths.
-    pub fn start(deliver: Deliver) -> Result<Sensor, SensorError> {
+    /// Starts the thread. Events are delivered in the order in which the kernel reports the deaths. Without `kernel`
+    /// pidfds and counters tell alone.
+    pub fn start(deliver: Deliver, kernel: Option<Kernel>) -> Result<Sensor, SensorError> {
         let failed = |operation| move |source| SensorError::Start { operation, source };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|error| failed("epoll_create")(error.into()))?;
-        let stop = Waker::new().map_err(failed("eventfd"))?;
-        epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)
+        let wake = Waker::new().map_err(failed("eventfd"))?;
+        epoll::add(&epoll, &wake, Ready::Wake.data(), EventFlags::IN)
             .map_err(|error| failed("epoll_ctl")(error.into()))?;
-        let shared = Arc::new(Shared { epoll, stop, table: Mutex::default() });
+        let (deaths, registry) = kernel.map(|kernel| (kernel.deaths, kernel.registry)).unzip();
+        if let Some(deaths) = &deaths {
+            epoll::add(&epoll, deaths.as_fd(), Ready::Deaths.data(), EventFlags::IN)
+                .map_err(|error| failed("epoll_ctl")(error.into()))?;
+        }
+        let shared = Arc::new(Shared {
+            epoll,
+            wake,
+            is_ending: AtomicBool::new(false),
+            table: Mutex::default(),
+            registry,
+        });
         let inside = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("defib-sensor".to_owned())
-            .spawn(move || run(&inside, &deliver))
+            .spawn(move || Looking::new(&inside, &deliver, deaths).run())
             .map_err(failed("thread"))?;
         Ok(Sensor { shared, thread: Some(thread) })
     }
 
-    /// Watches a child that nobody has reaped. Call it after `Started` was delivered: from here on `Exited` may
-    /// come at any time, also when the process has ended already.
-    pub fn watch(
-        &self,
-        instance: InstanceId,
-        pid: u32,
-        pidfd: Arc<OwnedFd>,
-        oom: Option<OomWatch>,
-    ) -> Result<ExitCell, SensorError> {
-        let mut table = self.shared.lock();
-        let key = table.next_key;
-        table.next_key += 1;
-        let data = |ready: Ready| EventData::new_u64(ready.number());
-        let epoll = &self.shared.epoll;
-        let added = epoll::add(epoll, &*pidfd, data(Ready::Exit(key)), EventFlags::IN);
-        added.map_err(|error| {
-            let source = io::Error::from(error);
-            match source.raw_os_error() {
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOSPC) => {
-                    SensorError::Descriptors { instance, pid, source }
-                }
-                _ => SensorError::Watch { instance, pid, source },
-            }
-        })?;
-        let oom = oom.filter(|watch| {
-            let added = epoll::add(epoll, watch, data(Ready::Oom(key)), watch.interest() | EventFlags::ET);
-            if let Err(error) = added {
-                tracing::warn!(?instance, %error, "kills for memory are not seen before the end");
-            }
-            added.is_ok()
-        });
-        let status = ExitCell::default();
-        table
-            .watched
-            .insert(key, Watched { instance, pidfd, pid, status: Arc::clone(&status), oom, untold: None });
-        Ok(status)
+    /// Announces a container before its main process may run, so that none of its deaths is missed. Nothing is
+    /// delivered before [`Sensor::watch`].
+    pub fn announce(&self, container: Container) -> Key {
+        let (instance, member) = (container.instance, container.member);
+        let key = self.shared.lock().insert(container);
+        if let Some(Err(error)) = self.shared.registry.as_ref().map(|registry| registry.register(key, member))
+        {
+            tracing::warn!(?instance, %error, "its end is told by its pidfd only");
+        }
+        key
     }
 
-    /// Processes that are watched now.
+    /// Call it after `Started` was delivered: from here on `Exited` may come at any time, also when the process has
+    /// ended already.
+    ///
+    /// # Errors
+    /// The container is not watched: it is forgotten, and its process must be ended and reaped by the caller.
+    pub fn watch(&self, key: Key) -> Result<ExitCell, SensorError> {
+        let mut table = self.shared.lock();
+        let watching = table.watch(key, &self.shared.epoll);
+        let has_replay = table.has_replay();
+        drop(table);
+        if has_replay {
+            self.shared.wake.wake();
+        }
+        if watching.is_err() {
+            self.forget(key);
+        }
+        watching
+    }
+
+    /// Takes back an announcement: the container never started.
+    pub fn forget(&self, key: Key) {
+        let member = self.shared.lock().remove(key);
+        self.shared.unregister(key, member);
+    }
+
+    /// Containers that are watched now.
     pub fn watched(&self) -> usize {
-        self.shared.lock().watched.len()
+        self.shared.lock().len()
+    }
+
+    /// What was seen since the start.
+    pub fn totals(&self) -> Totals {
+        self.shared.lock().totals
     }
 }
 
 impl Drop for Sensor {
     fn drop(&mut self) {
-        self.shared.stop.wake();
+        self.shared.is_ending.store(true, Ordering::Release);
+        self.shared.wake.wake();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was printed where it happened; there is nothing to add at the end.
             let _panicked = thread.join();
         }
+        tracing::debug!(totals = ?self.totals(), "the sensor has ended");
     }
 }
 
@@ -185,266 +216,163 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the entry of a process that has ended. None for a stale report.
-    /// Kills of others that it must be told of first come with it.
-    fn take(&self, key: u64) -> Option<(Option<RuntimeEvent>, RuntimeEvent)> {
-        let mut table = self.lock();
-        let watched = table.watched.get(&key)?;
-        let status = match pidfd::reap(watched.pidfd.as_fd()) {
-            Ok(Some(status)) => status,
-            Ok(None) => return None,
-            Err(error) => {
-                // Somebody else took the status: the end is certain, how it came is lost.
-                tracing::error!(instance = ?watched.instance, %error, "exit status of a container is lost");
-                ExitStatus::Code(u8::MAX)
-            }
-        };
-        let mut watched = table.watched.remove(&key)?;
-        // The runtime may keep the descriptor for long, so it is not left to the close to unwatch it.
-        if let Err(error) = epoll::delete(&self.epoll, &*watched.pidfd) {
-            tracing::error!(instance = ?watched.instance, %error, "cannot stop watching an ended process");
-        }
-        // Empty until now: an entry is taken once.
-        let _first = watched.status.set(status);
-        // The kernel counts before it kills, so the count is there when the victim has ended. SIGKILL and the
-        // count are the two witnesses; others that died with the main process say nothing more.
-        watched.look_for_kills(clock::now().mono);
-        let is_killed = matches!(status, ExitStatus::Signal { number: SIGKILL, .. });
-        let (instance, at) = (watched.instance, clock::now());
-        let kills = watched.untold.take();
-        let oom_killed = is_killed && kills.is_some();
-        let children = kills.filter(|_| !oom_killed).map(|(kills, _)| child_oom_killed(instance, kills));
-        let exited = RuntimeEvent::Exited { instance, status, oom_killed, at };
-        Some((children, exited))
-    }
-
-    /// A cgroup has run out of memory, now or a moment ago.
-    fn oom(&self, key: u64) -> Oom {
-        let now = clock::now().mono;
-        let mut table = self.lock();
-        let Some(watched) = table.watched.get_mut(&key) else { return Oom::Nothing };
-        watched.look_for_kills(now);
-        let Some((kills, since)) = watched.untold else {
-            let may_come = watched.oom.as_ref().is_some_and(OomWatch::is_early);
-            return if may_come { Oom::NotYet } else { Oom::Nothing };
-        };
-        // The count rises before the victim ends. If that is the main process, its exit takes the count.
-        if procfs::is_dying(watched.pid).unwrap_or(true) {
-            return Oom::Nothing;
-        }
-        if now.since(since) < OOM_SETTLE {
-            return Oom::NotYet;
-        }
-        watched.untold = None;
-        Oom::Killed(child_oom_killed(watched.instance, kills))
-    }
-}
-
-/// What the counter of a cgroup says after a notification.
-enum Oom {
-    Nothing,
-    /// Nothing was killed yet, or it is not certain yet who.
-    NotYet,
-    Killed(RuntimeEvent),
-}
-
-impl Watched {
-    fn look_for_kills(&mut self, now: Mono) {
-        let Some(watch) = &mut self.oom else { return };
-        match watch.take() {
-            Ok(OomKills { kills: 0, .. }) => {}
-            Ok(new) => {
-                let (before, _) = self.untold.unwrap_or_default();
-                let kills = before.kills + new.kills;
-                self.untold = Some((OomKills { kills, own_limit: before.own_limit || new.own_limit }, now));
-            }
-            Err(error) => {
-                tracing::error!(instance = ?self.instance, %error, "kills for memory are not seen any more");
-                self.oom = None;
-            }
+    fn unregister(&self, key: Key, member: Option<Member>) {
+        if let (Some(registry), Some(member)) = (&self.registry, member) {
+            registry.unregister(key, member);
         }
     }
 }
 
-fn child_oom_killed(instance: InstanceId, OomKills { kills, own_limit }: OomKills) -> RuntimeEvent {
-    let limit = if own_limit { OomLimit::Container } else { OomLimit::Unknown };
-    let facts = OomFacts { kills, victim: None, limit };
-    RuntimeEvent::ChildOomKilled { instance, facts, at: clock::now() }
+/// The thread's own state.
+struct Looking<'a> {
+    shared: &'a Shared,
+    deliver: &'a Deliver,
+    deaths: Option<Box<dyn Deaths>>,
+    /// Deaths that were lost, as far as a resync has made up for them.
+    lost: u64,
+    /// When the losses are asked for next; None while nothing has happened since.
+    losses_at: Option<Mono>,
+    early: Early,
+    /// Delivered when the table is free again.
+    out: Vec<RuntimeEvent>,
+    over: Vec<(Key, Member)>,
 }
 
-/// Cgroups that ran out of memory and are looked at again soon.
-#[derive(Default)]
-struct Early {
-    /// Key, and looks so far.
-    waiting: Vec<(u64, usize)>,
-}
-
-impl Early {
-    fn add(&mut self, key: u64) {
-        self.waiting.retain(|(waiting, _)| *waiting != key);
-        self.waiting.push((key, 0));
+impl<'a> Looking<'a> {
+    fn new(shared: &'a Shared, deliver: &'a Deliver, deaths: Option<Box<dyn Deaths>>) -> Looking<'a> {
+        Looking {
+            shared,
+            deliver,
+            deaths,
+            lost: 0,
+            losses_at: None,
+            early: Early::default(),
+            out: Vec::with_capacity(SENSOR_BATCH),
+            over: Vec::with_capacity(SENSOR_BATCH),
+        }
     }
 
-    /// How long the thread may sleep: the shortest of the waits. The longer ones then come too early, which
-    /// costs a look and no more.
-    fn sleep(&self) -> Option<Timespec> {
-        let next = self.waiting.iter().filter_map(|(_, looks)| OOM_LOOKS.get(*looks)).min()?;
-        Timespec::try_from(*next).ok()
+    fn run(mut self) {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(SENSOR_BATCH);
+        loop {
+            events.clear();
+            let sleep = self.sleep().and_then(|sleep| Timespec::try_from(sleep).ok());
+            match epoll::wait(&self.shared.epoll, spare_capacity(&mut events), sleep.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the exit sensor cannot wait any more; exits are not seen");
+                    return;
+                }
+            }
+            let now = clock::now();
+            if !events.is_empty() {
+                self.losses_at.get_or_insert(now.mono.after(RESYNC_EVERY));
+            }
+            // First, since a record says more than a readiness.
+            self.take_deaths(now);
+            for event in &events {
+                match Ready::of(event.data.u64()) {
+                    Ready::Wake if self.shared.is_ending.load(Ordering::Acquire) => return,
+                    Ready::Wake => self.replay(now),
+                    Ready::Deaths => {}
+                    Ready::Exit(key) => self.at(key, |looking, table| looking.reap(table, key, now)),
+                    Ready::Oom(key) => self.at(key, |looking, table| looking.look(table, key, now)),
+                }
+            }
+            for key in self.early.due(now.mono) {
+                self.at(key, |looking, table| looking.look(table, key, now));
+            }
+            self.look_for_losses(now);
+        }
     }
 
-    /// One more look at each; those that were looked at often enough are let go.
-    fn look(&mut self, shared: &Shared, deliver: &Deliver) {
-        self.waiting.retain_mut(|(key, looks)| match shared.oom(*key) {
-            Oom::Nothing => false,
-            Oom::Killed(event) => {
-                deliver(event);
-                false
+    /// How long nothing needs to be done; None while nothing waits.
+    fn sleep(&self) -> Option<Duration> {
+        let next = [self.early.next(), self.losses_at].into_iter().flatten().min()?;
+        Some(next.since(clock::now().mono))
+    }
+
+    /// Does something with the table, and delivers what comes of it when the table is free.
+    fn at(&mut self, key: Key, change: impl FnOnce(&mut Self, &mut Table) -> Next) {
+        let shared = self.shared;
+        let mut table = shared.lock();
+        let next = change(self, &mut table);
+        if let Some(member) = table.remove_over(key) {
+            self.over.push((key, member));
+        }
+        drop(table);
+        self.early.set(key, next, clock::now().mono);
+        self.deliver_all();
+    }
+
+    fn deliver_all(&mut self) {
+        self.out.drain(..).for_each(&**self.deliver);
+        for (key, member) in self.over.drain(..) {
+            self.shared.unregister(key, Some(member));
+        }
+    }
+
+    fn take_deaths(&mut self, now: Now) {
+        for _ in 0..DEATHS_PER_PASS_MAX {
+            let Some(death) = self.deaths.as_mut().and_then(|deaths| deaths.next()) else { return };
+            if let Some(key) = death.main_of.or(death.member_of) {
+                self.on_death(key, death, now);
             }
-            Oom::NotYet => {
-                *looks += 1;
-                *looks < OOM_LOOKS.len()
-            }
+        }
+    }
+
+    fn replay(&mut self, now: Now) {
+        self.shared.wake.clear();
+        let early = self.shared.lock().take_replay();
+        for (key, death) in early {
+            self.on_death(key, death, now);
+        }
+    }
+
+    fn on_death(&mut self, key: Key, death: Death, now: Now) {
+        self.at(key, |looking, table| {
+            let marks = Marks(looking.deaths.as_deref_mut());
+            table.on_death(key, death, marks, now, &mut looking.out)
         });
     }
-}
 
-fn run(shared: &Shared, deliver: &Deliver) {
-    let mut events: Vec<epoll::Event> = Vec::with_capacity(SENSOR_BATCH);
-    let mut early = Early::default();
-    loop {
-        events.clear();
-        let sleep = early.sleep();
-        match epoll::wait(&shared.epoll, spare_capacity(&mut events), sleep.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                tracing::error!(%error, "the exit sensor cannot wait any more; exits are not seen");
-                return;
-            }
+    fn reap(&mut self, table: &mut Table, key: Key, now: Now) -> Next {
+        let marks = Marks(self.deaths.as_deref_mut());
+        table.reap(key, marks, &self.shared.epoll, now, &mut self.out)
+    }
+
+    fn look(&mut self, table: &mut Table, key: Key, now: Now) -> Next {
+        let marks = Marks(self.deaths.as_deref_mut());
+        table.look(key, marks, now, &mut self.out)
+    }
+
+    /// Whether records were lost; if so, looks at every container: has its main process ended, was something of it
+    /// killed? Asked for when something has happened, at most every [`RESYNC_EVERY`], since a full ring buffer always
+    /// comes with records to read.
+    fn look_for_losses(&mut self, now: Now) {
+        let Some(deaths) = &mut self.deaths else { return };
+        if self.losses_at.is_none_or(|at| now.mono < at) {
+            return;
         }
-        for event in &events {
-            match Ready::of(event.data.u64()) {
-                Ready::Stop => return,
-                Ready::Exit(key) => {
-                    if let Some((children, exited)) = shared.take(key) {
-                        children.into_iter().chain([exited]).for_each(&**deliver);
-                    }
-                }
-                Ready::Oom(key) => match shared.oom(key) {
-                    Oom::Nothing => {}
-                    Oom::NotYet => early.add(key),
-                    Oom::Killed(event) => deliver(event),
-                },
-            }
+        self.losses_at = None;
+        let lost = deaths.lost();
+        if lost == self.lost {
+            return;
         }
-        early.look(shared, deliver);
+        tracing::warn!(lost = lost - self.lost, "records of deaths were lost: looking at every container");
+        self.lost = lost;
+        let keys = {
+            let mut table = self.shared.lock();
+            table.totals.lost = lost;
+            table.totals.resyncs += 1;
+            table.keys()
+        };
+        for key in keys {
+            self.at(key, |looking, table| looking.reap(table, key, now));
+            self.at(key, |looking, table| looking.look(table, key, now));
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::model::id::{ContainerIx, PodUid};
-
-    const WATCHDOG: Duration = Duration::from_secs(30);
-
-    fn sensor() -> (Sensor, mpsc::Receiver<RuntimeEvent>) {
-        let (sender, events) = mpsc::sync_channel(1_024);
-        let deliver: Deliver = Arc::new(move |event| sender.send(event).unwrap());
-        (Sensor::start(deliver).unwrap(), events)
-    }
-
-    fn instance(number: u32) -> InstanceId {
-        InstanceId { pod: PodUid(1), container: ContainerIx(0), restart_count: number }
-    }
-
-    /// Pid of a child that only the sensor will reap.
-    fn shell(script: &str) -> u32 {
-        Command::new("/bin/sh").args(["-c", script]).spawn().unwrap().id()
-    }
-
-    fn watch(sensor: &Sensor, number: u32, pid: u32) {
-        let pidfd = Arc::new(pidfd::open(pid).unwrap());
-        sensor.watch(instance(number), pid, pidfd, None).unwrap();
-    }
-
-    fn next(events: &mpsc::Receiver<RuntimeEvent>) -> (InstanceId, ExitStatus) {
-        match events.recv_timeout(WATCHDOG).unwrap() {
-            RuntimeEvent::Exited { instance, status, .. } => (instance, status),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn every_kind_of_end_is_told_once() {
-        let (sensor, events) = sensor();
-        let cases = [
-            ("exit 0", ExitStatus::Code(0)),
-            ("exit 1", ExitStatus::Code(1)),
-            ("exit 255", ExitStatus::Code(255)),
-            ("kill -TERM $$", ExitStatus::Signal { number: 15, core_dumped: false }),
-            ("kill -KILL $$", ExitStatus::Signal { number: 9, core_dumped: false }),
-        ];
-        for (number, (script, expected)) in (0..).zip(cases) {
-            let pid = shell(script);
-            watch(&sensor, number, pid);
-            assert_eq!(next(&events), (instance(number), expected), "{script}");
-            assert_eq!(procfs::stat(pid).unwrap(), None, "{script}: no zombie");
-        }
-        assert_eq!(sensor.watched(), 0);
-        drop(sensor);
-        assert!(events.recv_timeout(WATCHDOG).is_err(), "no second report, and the sender is gone");
-    }
-
-    #[test]
-    fn a_core_dump_is_seen() {
-        let (sensor, events) = sensor();
-        for (limit, may_dump) in [("0", false), ("unlimited", true)] {
-            let home = tempfile::tempdir().unwrap();
-            let script = format!("cd {}; ulimit -c {limit}; kill -SEGV $$", home.path().display());
-            watch(&sensor, 0, shell(&script));
-            let (_, status) = next(&events);
-            // A core pattern may send the dump elsewhere, or the hard limit forbid it; a file proves one.
-            let dumped = may_dump && std::fs::read_dir(home.path()).unwrap().count() > 0;
-            let ExitStatus::Signal { number: 11, core_dumped } = status else { panic!("{status:?}") };
-            assert!(core_dumped || !dumped, "a core file, and no flag");
-            assert!(may_dump || !core_dumped, "a flag without the right to dump");
-        }
-    }
-
-    #[test]
-    fn a_process_that_ended_before_it_is_watched_is_told() {
-        let (sensor, events) = sensor();
-        let pid = shell("exit 3");
-        let pidfd = Arc::new(pidfd::open(pid).unwrap());
-        pidfd::wait_ended(pidfd.as_fd(), Some(WATCHDOG)).unwrap();
-        sensor.watch(instance(0), pid, pidfd, None).unwrap();
-        assert_eq!(next(&events), (instance(0), ExitStatus::Code(3)));
-    }
-
-    #[test]
-    fn many_deaths_at_once() {
-        const CHILDREN: u32 = 300;
-        let (sensor, events) = sensor();
-        let (read, write) = io::pipe().unwrap();
-        let spawn = |code: u32| {
-            let script = format!("read line; exit {code}");
-            let stdin = read.try_clone().unwrap();
-            Command::new("/bin/sh").args(["-c", &script]).stdin(stdin).spawn().unwrap().id()
-        };
-        let children: Vec<u32> = (0..CHILDREN).map(|number| spawn(number % 256)).collect();
-        for (number, child) in (0..).zip(children) {
-            watch(&sensor, number, child);
-        }
-        drop((read, write));
-        let mut seen: Vec<(InstanceId, ExitStatus)> = (0..CHILDREN).map(|_| next(&events)).collect();
-        seen.sort_by_key(|(instance, _)| instance.restart_count);
-        for (number, (instance, status)) in (0u32..).zip(seen) {
-            let code = u8::try_from(number % 256).unwrap();
-            assert_eq!((instance.restart_count, status), (number, ExitStatus::Code(code)));
-        }
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@ use crate::model::id::InstanceId;
 use crate::model::limits::{EARLY_DEATHS_MAX, OOM_NAMING, OOM_SETTLE, OOM_SUSPECTS_MAX};
 use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, OomVictim, RuntimeEvent};
 use crate::model::time::{Mono, Now};
-use crate::sys::cgroup::{OomKills, OomWatch};
+use crate::sys::cgroup::{OomKills, OomWatch, Uncounted};
 use crate::sys::procfs;
 
 const SIGKILL: u8 = 9;
@@ -30,9 +30,10 @@ pub struct Container {
     pub member: Member,
     /// The counter of its memory cgroup, where it has one.
     pub oom: Option<OomWatch>,
-    /// Whose limit is hit when a process is killed for memory and there is no counter: [`OomLimit::Node`] where no
-    /// cgroup above has a limit, else unknown.
-    pub limit_without_counter: OomLimit,
+    /// Where its memory is when it has no counter.
+    pub uncounted: Uncounted,
+    /// Whether the kernel kills all processes of its memory cgroup when it kills one (`memory.oom.group`).
+    pub kills_together: bool,
 }
 
 #[derive(Debug)]
@@ -51,12 +52,20 @@ pub(super) struct Watched {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// `Started` was not delivered yet; what the kernel tells meanwhile waits.
-    Announced { early: Vec<Death> },
+    Announced {
+        early: Vec<Death>,
+    },
     Running,
     /// The main process has died, and whether for memory shows in a moment.
-    Undecided { status: ExitStatus, since: Mono },
+    Undecided {
+        status: ExitStatus,
+        since: Mono,
+        by: Teller,
+    },
     /// `Exited` was delivered.
-    Told,
+    Told {
+        by: Teller,
+    },
 }
 
 #[derive(Copy, Clone, Default, Debug)]
@@ -66,12 +75,22 @@ struct Untold {
     since: Mono,
 }
 
-/// What is to be done after a look at a container.
+/// What is to be done after something was seen of a container.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Next {
+    /// Nothing because of this; a look that is planned stays planned.
     Nothing,
     /// Look again soon.
     LookAgain,
+    /// There is nothing to look for.
+    Settled,
+}
+
+/// Who told that a main process has ended.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Teller {
+    Record,
+    Pidfd,
 }
 
 /// Whether the main process was killed for memory.
@@ -96,7 +115,24 @@ impl Watched {
 
     /// Nothing more is to come of it.
     pub fn is_over(&self) -> bool {
-        self.is_reaped && matches!(self.stage, Stage::Told)
+        self.is_reaped && self.told_by().is_some()
+    }
+
+    /// Who told its end; None while nobody has.
+    pub fn told_by(&self) -> Option<Teller> {
+        match self.stage {
+            Stage::Told { by } => Some(by),
+            Stage::Announced { .. } | Stage::Running | Stage::Undecided { .. } => None,
+        }
+    }
+
+    /// The status that was told already, or will be.
+    pub fn foretold(&self) -> Option<ExitStatus> {
+        match self.stage {
+            Stage::Told { .. } => self.status.get().copied(),
+            Stage::Undecided { status, .. } => Some(status),
+            Stage::Announced { .. } | Stage::Running => None,
+        }
     }
 
     /// `Started` was delivered. Returns the deaths that came before it.
@@ -110,8 +146,14 @@ impl Watched {
         }
     }
 
-    /// The kernel's programs told of a death. False when there was no room to keep it.
-    pub fn on_death(&mut self, death: Death, marks: Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) -> Next {
+    /// The kernel's programs told of a death.
+    pub fn on_death(
+        &mut self,
+        death: Death,
+        marks: Marks<'_>,
+        now: Now,
+        out: &mut Vec<RuntimeEvent>,
+    ) -> Next {
         if let Stage::Announced { early } = &mut self.stage {
             // The pidfd and the counter tell of what has no room here.
             if early.len() < EARLY_DEATHS_MAX {
@@ -123,7 +165,9 @@ impl Watched {
             return self.on_child_death(death, marks, now, out);
         }
         match (&self.stage, death.status) {
-            (Stage::Running, Some(status)) => self.on_end(status, death.start_boot_ns, marks, now, out),
+            (Stage::Running, Some(status)) => {
+                self.on_end(status, death.start_boot_ns, Teller::Record, marks, now, out)
+            }
             // Told already, or its status is not known before it is reaped.
             _ => Next::Nothing,
         }
@@ -134,18 +178,19 @@ impl Watched {
         &mut self,
         status: ExitStatus,
         start_boot_ns: u64,
+        by: Teller,
         mut marks: Marks<'_>,
         now: Now,
         out: &mut Vec<RuntimeEvent>,
     ) -> Next {
         match self.verdict(status, start_boot_ns, &mut marks, now.mono) {
             Verdict::NotYet => {
-                self.stage = Stage::Undecided { status, since: now.mono };
+                self.stage = Stage::Undecided { status, since: now.mono, by };
                 Next::LookAgain
             }
             verdict => {
-                self.tell_end(status, verdict, marks, now, out);
-                Next::Nothing
+                self.tell_end(status, verdict, by, marks, now, out);
+                Next::Settled
             }
         }
     }
@@ -159,43 +204,56 @@ impl Watched {
     pub fn look(&mut self, mut marks: Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) -> Next {
         match self.stage {
             Stage::Announced { .. } => return Next::LookAgain,
-            Stage::Told => return Next::Nothing,
-            Stage::Undecided { status, since } => {
-                let mut verdict = self.verdict(status, self.start_boot_ns(), &mut marks, now.mono);
-                if verdict == Verdict::NotYet && now.mono.since(since) >= OOM_SETTLE {
-                    // No mark came: it was lost. SIGKILL and the counter are two witnesses as well.
-                    self.untold.take(1);
-                    verdict = Verdict::Oom;
-                }
-                if verdict == Verdict::NotYet {
-                    return Next::LookAgain;
-                }
-                self.tell_end(status, verdict, marks, now, out);
-                return Next::Nothing;
+            Stage::Told { .. } => return Next::Settled,
+            Stage::Undecided { status, since, by } => {
+                return self.decide(status, since, by, marks, now, out);
             }
             Stage::Running => {}
         }
         self.look_for_kills(now.mono);
         if self.untold.kills == 0 {
-            self.suspects.clear();
             let may_come = self.container.oom.as_ref().is_some_and(OomWatch::is_early);
-            return if may_come { Next::LookAgain } else { Next::Nothing };
+            return if may_come { Next::LookAgain } else { Next::Settled };
         }
         // The count rises before the victim ends. If that is the main process, its end takes the count.
         if procfs::is_dying(self.container.member.pid).unwrap_or(true) {
-            return Next::Nothing;
+            return Next::Settled;
         }
-        self.name_suspects(&mut marks, now, out);
+        let waited = now.mono.since(self.untold.since);
+        if !self.container.kills_together || waited >= OOM_SETTLE {
+            self.name_suspects(&mut marks, now, out);
+        }
         if self.untold.kills == 0 {
-            return Next::Nothing;
+            return Next::Settled;
         }
         // Where victims are marked their ends come with a name, so the bare count waits longer.
-        let settle = if marks.exist() { OOM_NAMING } else { OOM_SETTLE };
-        if now.mono.since(self.untold.since) < settle {
+        if waited < if marks.exist() { OOM_NAMING } else { OOM_SETTLE } {
             return Next::LookAgain;
         }
         self.tell_count(now, out);
-        Next::Nothing
+        Next::Settled
+    }
+
+    /// The main process died of SIGKILL, something was killed for memory, and no mark said what.
+    fn decide(
+        &mut self,
+        status: ExitStatus,
+        since: Mono,
+        by: Teller,
+        mut marks: Marks<'_>,
+        now: Now,
+        out: &mut Vec<RuntimeEvent>,
+    ) -> Next {
+        let mut verdict = self.verdict(status, self.start_boot_ns(), &mut marks, now.mono);
+        if verdict == Verdict::NotYet {
+            if now.mono.since(since) < OOM_SETTLE {
+                return Next::LookAgain;
+            }
+            // No mark came: it was lost. SIGKILL and the counter are two witnesses as well.
+            verdict = Verdict::Oom;
+        }
+        self.tell_end(status, verdict, by, marks, now, out);
+        Next::Settled
     }
 
     fn on_child_death(
@@ -208,14 +266,21 @@ impl Watched {
         if !death.status.is_some_and(is_sigkill) || !matches!(self.stage, Stage::Running) {
             return Next::Nothing;
         }
-        if let Some(mark) = marks.take(death.pid, death.start_boot_ns) {
+        // Where all are killed together the main process may be next, and then its end says it all.
+        let mark =
+            if self.container.kills_together { None } else { marks.take(death.pid, death.start_boot_ns) };
+        if let Some(mark) = mark {
             self.name(&death, mark, now, out);
-        } else if self.container.oom.is_some() && marks.exist() {
-            if self.suspects.len() == OOM_SUSPECTS_MAX {
-                self.suspects.remove(0);
-            }
-            self.suspects.push(death);
+            return Next::Nothing;
         }
+        if self.container.oom.is_none() || !marks.exist() {
+            return Next::Nothing;
+        }
+        if self.suspects.len() == OOM_SUSPECTS_MAX {
+            self.suspects.remove(0);
+        }
+        self.suspects.push(death);
+        // The counter tells when it is worth a look.
         Next::Nothing
     }
 
@@ -223,21 +288,22 @@ impl Watched {
     fn name(&mut self, death: &Death, mark: Mark, now: Now, out: &mut Vec<RuntimeEvent>) {
         self.look_for_kills(now.mono);
         let limit = match (&self.container.oom, self.untold.kills) {
-            (None, _) => self.container.limit_without_counter,
+            (None, _) => self.container.uncounted.limit(),
             // Marked and not counted: somebody else killed it, and the kernel saw it ending.
             (Some(_), 0) => return,
             (Some(_), _) => self.untold.take(1),
         };
-        let victim = OomVictim {
-            pid: death.pid,
-            command: command(&death.command),
-            rss_bytes: mark.rss_bytes,
-        };
+        let victim =
+            OomVictim { pid: death.pid, command: command(&death.command), rss_bytes: mark.rss_bytes };
         self.tell_child(OomFacts { kills: 1, victim: Some(victim), limit }, now, out);
     }
 
     fn name_suspects(&mut self, marks: &mut Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) {
         for death in std::mem::take(&mut self.suspects) {
+            if now.mono.since(death.at) > OOM_NAMING {
+                // A mark that is made now is of a later process with this pid.
+                continue;
+            }
             match marks.take(death.pid, death.start_boot_ns) {
                 Some(mark) => self.name(&death, mark, now, out),
                 None => self.suspects.push(death),
@@ -245,7 +311,13 @@ impl Watched {
         }
     }
 
-    fn verdict(&mut self, status: ExitStatus, start_boot_ns: u64, marks: &mut Marks<'_>, now: Mono) -> Verdict {
+    fn verdict(
+        &mut self,
+        status: ExitStatus,
+        start_boot_ns: u64,
+        marks: &mut Marks<'_>,
+        now: Mono,
+    ) -> Verdict {
         if !is_sigkill(status) {
             return Verdict::NotOom;
         }
@@ -267,6 +339,7 @@ impl Watched {
         &mut self,
         status: ExitStatus,
         verdict: Verdict,
+        by: Teller,
         mut marks: Marks<'_>,
         now: Now,
         out: &mut Vec<RuntimeEvent>,
@@ -282,7 +355,7 @@ impl Watched {
         }
         // Empty until now: an end is told once.
         let _first = self.status.set(status);
-        self.stage = Stage::Told;
+        self.stage = Stage::Told { by };
         out.push(RuntimeEvent::Exited { instance: self.container.instance, status, oom_killed, at: now });
     }
 
@@ -316,7 +389,8 @@ impl Watched {
 impl Untold {
     fn add(&mut self, new: OomKills, now: Mono) {
         // What cannot be told apart later is unknown.
-        let limit = if self.kills > 0 && self.limit != Some(new.limit) { OomLimit::Unknown } else { new.limit };
+        let limit =
+            if self.kills > 0 && self.limit != Some(new.limit) { OomLimit::Unknown } else { new.limit };
         *self = Untold { kills: self.kills + new.kills, limit: Some(limit), since: now };
     }
 
@@ -328,7 +402,7 @@ impl Untold {
 }
 
 /// The marks of victims, where there is a source of them.
-pub(super) struct Marks<'a>(pub Option<&'a mut dyn Deaths>);
+pub(super) struct Marks<'a>(pub Option<&'a mut (dyn Deaths + 'static)>);
 
 impl Marks<'_> {
     fn exist(&self) -> bool {

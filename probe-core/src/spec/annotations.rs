@@ -37,16 +37,15 @@ pub(super) fn check(pod: &k8s::Pod, errors: &mut Errors) {
     }
 }
 
-/// `on-child-oom` of one container: its own, else the pod's, else the default.
+/// `on-child-oom` of one container: its own, else the pod's; None when it has neither.
 pub(super) fn on_child_oom(
     annotations: Option<&BTreeMap<String, String>>,
     container: &str,
-) -> ChildOomPolicy {
+) -> Option<ChildOomPolicy> {
     let value = |key: &str| annotations?.get(key);
     value(&format!("{container}.{PREFIX}/{ON_CHILD_OOM}"))
         .or_else(|| value(&format!("{PREFIX}/{ON_CHILD_OOM}")))
         .and_then(|value| ChildOomPolicy::parse(value))
-        .unwrap_or_default()
 }
 
 fn has_container(pod: &k8s::Pod, name: &str) -> bool {

@@ -25,9 +25,13 @@ pub fn pod(mut pod: k8s::Pod, uid: PodUid, base_dir: PathBuf) -> PodSpec {
     let user = about.and_then(|context| context.run_as_user);
     let group = about.and_then(|context| context.run_as_group);
     let annotated = pod.metadata.annotations.as_ref();
-    let convert = |role_of: fn(&k8s::Container) -> Role, one: &k8s::Container| ContainerSpec {
-        on_child_oom: annotations::on_child_oom(annotated, &one.name),
-        ..container(one, role_of(one), user, group)
+    let convert = |role_of: fn(&k8s::Container) -> Role, one: &k8s::Container| {
+        let on_child_oom = annotations::on_child_oom(annotated, &one.name);
+        ContainerSpec {
+            on_child_oom: on_child_oom.unwrap_or_default(),
+            oom_kills_together: on_child_oom.is_none(),
+            ..container(one, role_of(one), user, group)
+        }
     };
     let inits = spec.init_containers.iter().flatten().map(|one| convert(init_role, one));
     let regular = spec.containers.iter().map(|one| convert(|_| Role::Regular, one));
@@ -104,6 +108,7 @@ fn container(one: &k8s::Container, role: Role, user: Option<i64>, group: Option<
             Some(_) | None => TerminationMessagePolicy::File,
         },
         on_child_oom: ChildOomPolicy::default(),
+        oom_kills_together: true,
         spec_hash: fnv1a(&serde_json::to_vec(one).unwrap_or_default()),
     }
 }

@@ -54,7 +54,7 @@ impl World {
         let (sender, events) = mpsc::sync_channel(4_096);
         // The test may be over before the runtime's thread has said everything.
         let deliver: super::super::Deliver = Arc::new(move |event| drop(sender.send(event)));
-        let sensor = Arc::new(Sensor::start(Arc::clone(&deliver)).unwrap());
+        let sensor = Arc::new(Sensor::start(Arc::clone(&deliver), None).unwrap());
         let config = RuntimeConfig::of_this_process(home.path().join("state"), "node-1".into()).unwrap();
         let runtime = ProcessRuntime::start(config, spawner, sensor, deliver).unwrap();
         if rustix::process::geteuid().is_root() {
@@ -219,6 +219,7 @@ pub fn container(command: &[&str]) -> ContainerSpec {
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
         on_child_oom: ChildOomPolicy::Event,
+        oom_kills_together: true,
         spec_hash: 0,
     }
 }

@@ -70,6 +70,7 @@ pub fn container(name: &str, role: Role) -> ContainerSpec {
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
         on_child_oom: ChildOomPolicy::Event,
+        oom_kills_together: true,
         spec_hash: 1,
     }
 }

@@ -108,7 +108,7 @@ fn a_main_process_that_was_killed_for_memory() {
 
 #[test]
 fn the_victim_is_named() {
-    let victim = OomVictim { pid: 71, command: "worker".into(), rss_bytes: 65_536 << 10 };
+    let victim = OomVictim { pid: 71, command: "worker".into(), rss_bytes: Some(65_536 << 10) };
     let facts = OomFacts { kills: 1, victim: Some(victim), limit: OomLimit::Node };
     assert_eq!(
         crate::decide::messages::child_oom_killed("c", &facts),

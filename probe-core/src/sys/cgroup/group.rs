@@ -110,6 +110,17 @@ impl Group {
         memory.map(|dir| OomWatch::v1(dir)).transpose()
     }
 
+    /// The number by which the kernel knows the instance's cgroup: the inode of its folder. It exists while the
+    /// folder does.
+    pub fn id(&self) -> io::Result<u64> {
+        Ok(rustix::fs::stat(&self.dir)?.st_ino)
+    }
+
+    /// Whether all its processes are killed when one is killed for memory.
+    pub fn kills_together(&self) -> bool {
+        fs::read_to_string(self.dir.join("memory.oom.group")).is_ok_and(|text| text.trim() == "1")
+    }
+
     /// Removes all folders of the instance, and the pod's when it was the last. Every process must be gone.
     pub fn remove(&self) -> Result<(), CgroupError> {
         for dir in self.v1_dirs.iter().chain([&self.dir]) {

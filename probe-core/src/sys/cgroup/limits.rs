@@ -15,18 +15,20 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Thousandths of a core.
     pub cpu_millicores: Option<u64>,
+    /// With a memory limit on v2: when one process is killed for memory, all of them are (`memory.oom.group`).
+    pub kills_together: bool,
 }
 
 impl Limits {
     /// Nothing is limited.
-    pub const NONE: Limits = Limits { memory_bytes: None, cpu_millicores: None };
+    pub const NONE: Limits = Limits { memory_bytes: None, cpu_millicores: None, kills_together: true };
 }
 
-/// v2: `memory.max` with no swap beside it, and as in Kubernetes an OOM kills the whole container.
-pub(super) fn memory_v2(dir: &Path, bytes: u64) -> Result<(), CgroupError> {
+/// v2: `memory.max` with no swap beside it.
+pub(super) fn memory_v2(dir: &Path, bytes: u64, kills_together: bool) -> Result<(), CgroupError> {
     set(dir, "memory.max", &bytes.to_string())?;
     set_if_there(dir, "memory.swap.max", "0")?;
-    set_if_there(dir, "memory.oom.group", "1")
+    set_if_there(dir, "memory.oom.group", if kills_together { "1" } else { "0" })
 }
 
 /// v1: memory, then memory and swap together at the same value (the kernel wants this order).
@@ -86,12 +88,14 @@ mod tests {
 
     #[test]
     fn the_words_of_both_versions() {
-        check(&["memory.max"], |dir| memory_v2(dir, 64), &["64"]);
-        check(
-            &["memory.max", "memory.swap.max", "memory.oom.group"],
-            |dir| memory_v2(dir, 64),
-            &["64", "0", "1"],
-        );
+        check(&["memory.max"], |dir| memory_v2(dir, 64, true), &["64"]);
+        for (kills_together, group) in [(true, "1"), (false, "0")] {
+            check(
+                &["memory.max", "memory.swap.max", "memory.oom.group"],
+                |dir| memory_v2(dir, 64, kills_together),
+                &["64", "0", group],
+            );
+        }
         check(&["memory.limit_in_bytes"], |dir| memory_v1(dir, 64), &["64"]);
         check(
             &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
@@ -101,7 +105,7 @@ mod tests {
         check(&["cpu.max"], |dir| cpu_v2(dir, 250), &["25000 100000"]);
         check(&["cpu.cfs_period_us", "cpu.cfs_quota_us"], |dir| cpu_v1(dir, 1_500), &["100000", "150000"]);
         let dir = tempfile::tempdir().unwrap();
-        let error = memory_v2(dir.path(), 64).unwrap_err();
+        let error = memory_v2(dir.path(), 64, true).unwrap_err();
         assert!(error.to_string().contains("memory.max"), "{error}");
     }
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::event::epoll::EventFlags;
 
 use super::{CgroupError, write_control};
-use crate::model::limits::CGROUP_EVENTS_MAX_BYTES;
+use crate::model::limits::{CGROUP_DEPTH_MAX, CGROUP_EVENTS_MAX_BYTES};
+use crate::model::runtime::OomLimit;
 use crate::sys::wake::Waker;
 
 /// A counter of kills and its notifications.
@@ -20,38 +21,47 @@ pub struct OomWatch {
     file: File,
     path: PathBuf,
     source: Source,
-    /// What was taken.
-    seen: Counts,
+    /// Kills that were taken.
+    seen: u64,
 }
 
 /// Since the last look.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct OomKills {
     pub kills: u64,
-    /// The cgroup's own limit was hit. False proves nothing: the limit may have been hit before the last look.
-    pub own_limit: bool,
+    /// Whose limit was hit, as far as the counters prove it.
+    pub limit: OomLimit,
 }
 
 #[derive(Debug)]
 enum Source {
-    /// The file itself reports POLLPRI.
-    V2,
+    /// The file itself reports POLLPRI. The cgroup, and those above it up to the root.
+    V2 { levels: Vec<Level> },
     /// Raised when this cgroup or one above it runs out of memory, not when the machine does.
     V1 { raised: Waker, was_raised: bool },
 }
 
-#[derive(Copy, Clone, Debug, Default)]
+/// A v2 cgroup on the way to the root.
+#[derive(Debug)]
+struct Level {
+    dir: PathBuf,
+    seen: Counts,
+}
+
+/// Counters of one v2 cgroup.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 struct Counts {
+    /// `oom` of `memory.events.local` (kernel 5.2): how often this cgroup's own limit was hit, and nothing could be
+    /// freed.
+    ooms: u64,
+    /// `oom_kill` of `memory.events`: kills here and below.
     kills: u64,
-    /// v2: `oom` of `memory.events.local` (kernel 5.2), which counts at the cgroup whose limit was hit and not at
-    /// those below.
-    own_limit: u64,
 }
 
 impl OomWatch {
     /// Of the folder of a v2 memory cgroup. The count includes the cgroups below.
     pub(super) fn v2(dir: &Path) -> Result<OomWatch, CgroupError> {
-        OomWatch::open(dir.join("memory.events"), |_| Ok(Source::V2))
+        OomWatch::open(dir.join("memory.events"), |_| Ok(Source::V2 { levels: levels(dir) }))
     }
 
     /// Of the folder of a v1 memory cgroup.
@@ -71,7 +81,7 @@ impl OomWatch {
     ) -> Result<OomWatch, CgroupError> {
         let file = File::open(&path).map_err(|source| CgroupError::new("watch", &path, source))?;
         let source = source(&file)?;
-        let mut watch = OomWatch { file, path, source, seen: Counts::default() };
+        let mut watch = OomWatch { file, path, source, seen: 0 };
         watch.seen = watch.read()?;
         Ok(watch)
     }
@@ -82,42 +92,34 @@ impl OomWatch {
             *was_raised |= raised.clear();
         }
         let now = self.read()?;
-        let kills = now.kills.saturating_sub(self.seen.kills);
+        let kills = now.saturating_sub(self.seen);
         if kills == 0 {
             // The limit is hit first: it belongs to the kill that follows.
-            return Ok(OomKills::default());
+            return Ok(OomKills { kills, limit: OomLimit::Unknown });
         }
-        let own_limit = match &mut self.source {
-            Source::V2 => now.own_limit > self.seen.own_limit,
-            // The notification says "here or above"; where nothing above has a limit it was here.
-            Source::V1 { was_raised, .. } => std::mem::take(was_raised) && !has_limit_above(&self.path),
+        let limit = match &mut self.source {
+            Source::V2 { levels } => v2_limit(kills, levels.iter_mut().map(Level::take)),
+            Source::V1 { was_raised, .. } => {
+                v1_limit(std::mem::take(was_raised), &v1_limits(self.path.parent()))
+            }
         };
         self.seen = now;
-        Ok(OomKills { kills, own_limit })
+        Ok(OomKills { kills, limit })
     }
 
-    fn read(&mut self) -> Result<Counts, CgroupError> {
+    fn read(&mut self) -> Result<u64, CgroupError> {
         let failed = |source| CgroupError::new("read", &self.path, source);
         let mut text = String::new();
         self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
         (&self.file).take(CGROUP_EVENTS_MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
-        let missing =
-            || failed(io::Error::new(io::ErrorKind::InvalidData, "no oom_kill in it (kernel 4.13)"));
-        let kills = count(&text, "oom_kill ").ok_or_else(missing)?;
-        let own_limit = match self.source {
-            Source::V2 => fs::read_to_string(self.path.with_file_name("memory.events.local"))
-                .ok()
-                .and_then(|text| count(&text, "oom ")),
-            Source::V1 { .. } => None,
-        };
-        // One that is missing is a limit that cannot be proven.
-        Ok(Counts { kills, own_limit: own_limit.unwrap_or_default() })
+        let missing = || io::Error::new(io::ErrorKind::InvalidData, "no oom_kill in it (kernel 4.13)");
+        count(&text, "oom_kill ").ok_or_else(|| failed(missing()))
     }
 
     /// What to ask epoll for.
     pub fn interest(&self) -> EventFlags {
         match self.source {
-            Source::V2 => EventFlags::PRI,
+            Source::V2 { .. } => EventFlags::PRI,
             Source::V1 { .. } => EventFlags::IN,
         }
     }
@@ -128,22 +130,93 @@ impl OomWatch {
     }
 }
 
-impl AsFd for OomWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.source {
-            Source::V2 => self.file.as_fd(),
-            Source::V1 { raised, .. } => raised.as_fd(),
-        }
+impl Level {
+    fn read(dir: &Path) -> Option<Counts> {
+        let line = |file: &str, name: &str| count(&fs::read_to_string(dir.join(file)).ok()?, name);
+        Some(Counts {
+            ooms: line("memory.events.local", "oom ")?,
+            kills: line("memory.events", "oom_kill ")?,
+        })
+    }
+
+    /// What was counted since the last call; None when that cannot be read.
+    fn take(&mut self) -> Option<Counts> {
+        let now = Level::read(&self.dir)?;
+        let seen = std::mem::replace(&mut self.seen, now);
+        Some(Counts { ooms: now.ooms.saturating_sub(seen.ooms), kills: now.kills.saturating_sub(seen.kills) })
     }
 }
 
-/// Whether a v1 cgroup above that of this control file has a memory limit. The kernel writes "no limit" as the
-/// largest number of whole pages.
-fn has_limit_above(control: &Path) -> bool {
+/// The cgroup and those above it that have a memory controller: all but the root.
+fn levels(dir: &Path) -> Vec<Level> {
+    let above = dir.ancestors().take(CGROUP_DEPTH_MAX);
+    above.map_while(|dir| Some(Level { seen: Level::read(dir)?, dir: dir.to_owned() })).collect()
+}
+
+/// Whose limit was hit for `kills` in a v2 cgroup, from what was counted meanwhile in it and in those above it,
+/// innermost first.
+///
+/// An OOM of a cgroup above is proven to be ours only if every kill below it is ours; none anywhere means that no
+/// cgroup was at its limit, which leaves the machine.
+fn v2_limit(kills: u64, levels: impl Iterator<Item = Option<Counts>>) -> OomLimit {
+    let mut hit = None;
+    for (level, counts) in levels.enumerate() {
+        match counts {
+            Some(Counts { ooms: 0, .. }) => {}
+            Some(counts) if hit.is_none() && (level == 0 || counts.kills == kills) => {
+                hit = Some(limit_of(level));
+            }
+            _ => return OomLimit::Unknown,
+        }
+    }
+    hit.unwrap_or(OomLimit::Node)
+}
+
+/// The same for v1, from the notification and from which of the cgroups have a limit, innermost first. The
+/// notification says "here or above", and it may have been raised for an earlier kill.
+fn v1_limit(was_raised: bool, limited: &[bool]) -> OomLimit {
+    let mut limited = limited.iter().enumerate().filter(|(_, limited)| **limited).map(|(level, _)| level);
+    match (limited.next(), limited.next(), was_raised) {
+        (None, _, _) => OomLimit::Node,
+        (Some(level), None, true) => limit_of(level),
+        _ => OomLimit::Unknown,
+    }
+}
+
+/// Cgroups are `<pod>/<container>`.
+fn limit_of(level: usize) -> OomLimit {
+    match level {
+        0 => OomLimit::Container,
+        1 => OomLimit::Pod,
+        _ => OomLimit::Parent,
+    }
+}
+
+/// Which cgroups from this one up to the root have a memory limit (v1). The kernel writes "no limit" as the largest
+/// number of whole pages.
+fn v1_limits(dir: Option<&Path>) -> Vec<bool> {
     const NO_LIMIT: u64 = 1 << 62;
-    let dirs = control.ancestors().skip(2);
+    let dirs = dir.into_iter().flat_map(Path::ancestors).take(CGROUP_DEPTH_MAX);
     let limits = dirs.map_while(|dir| fs::read_to_string(dir.join("memory.limit_in_bytes")).ok());
-    limits.filter_map(|text| text.trim().parse::<u64>().ok()).any(|limit| limit < NO_LIMIT)
+    limits.map(|text| text.trim().parse::<u64>().is_ok_and(|limit| limit < NO_LIMIT)).collect()
+}
+
+/// Whose limit it must be when a process is killed for memory that is in this v1 cgroup: the machine's, where
+/// neither this cgroup nor one above has any.
+pub(super) fn v1_limit_without_counter(dir: &Path) -> OomLimit {
+    match v1_limits(Some(dir)) {
+        limits if limits.is_empty() => OomLimit::Unknown,
+        limits => v1_limit(false, &limits),
+    }
+}
+
+impl AsFd for OomWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            Source::V2 { .. } => self.file.as_fd(),
+            Source::V1 { raised, .. } => raised.as_fd(),
+        }
+    }
 }
 
 /// The number on the line that begins with `name` and its space.
@@ -161,5 +234,51 @@ mod tests {
         assert_eq!((count(v2, "oom_kill "), count(v2, "oom ")), (Some(3), Some(2)));
         assert_eq!(count("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", "oom_kill "), Some(7));
         assert_eq!(count("oom_kill_disable 0\nunder_oom 0\n", "oom_kill "), None);
+    }
+
+    /// Recorded counters: before and after, for the container, its pod and the cgroup above.
+    fn check_v2(kills: u64, levels: &[(&str, &str)], expected: OomLimit) {
+        let counts = |text: &str| Counts {
+            ooms: count(text, "oom ").unwrap(),
+            kills: count(text, "oom_kill ").unwrap(),
+        };
+        let deltas = levels.iter().map(|(before, after)| {
+            let (before, after) = (counts(before), counts(after));
+            Some(Counts { ooms: after.ooms - before.ooms, kills: after.kills - before.kills })
+        });
+        assert_eq!(v2_limit(kills, deltas), expected, "{levels:?}");
+    }
+
+    #[test]
+    fn whose_limit_v2() {
+        const QUIET: &str = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n";
+        const KILL: &str = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\noom_group_kill 0\n";
+        const TWO_KILLS: &str = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 2\noom_group_kill 0\n";
+        const OOM_KILL: &str = "low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 0\n";
+        const OOM_TWO_KILLS: &str = "low 0\nhigh 0\nmax 31\noom 1\noom_kill 2\noom_group_kill 0\n";
+        check_v2(1, &[(QUIET, OOM_KILL), (QUIET, KILL), (QUIET, KILL)], OomLimit::Container);
+        check_v2(1, &[(QUIET, KILL), (QUIET, OOM_KILL), (QUIET, KILL)], OomLimit::Pod);
+        check_v2(1, &[(QUIET, KILL), (QUIET, KILL), (QUIET, OOM_KILL)], OomLimit::Parent);
+        // The machine ran out of memory: nobody was at a limit.
+        check_v2(1, &[(QUIET, KILL), (QUIET, KILL), (QUIET, KILL)], OomLimit::Node);
+        check_v2(1, &[(QUIET, KILL), (QUIET, TWO_KILLS), (QUIET, TWO_KILLS)], OomLimit::Node);
+        // The pod was at its limit, but the kill there may have been the other container's.
+        check_v2(1, &[(QUIET, KILL), (QUIET, OOM_TWO_KILLS), (QUIET, TWO_KILLS)], OomLimit::Unknown);
+        check_v2(1, &[(QUIET, OOM_KILL), (QUIET, OOM_KILL), (QUIET, KILL)], OomLimit::Unknown);
+        assert_eq!(v2_limit(1, [None].into_iter()), OomLimit::Unknown, "not to be read");
+    }
+
+    #[test]
+    fn whose_limit_v1() {
+        for (raised, limited, expected) in [
+            (true, &[true, false, false][..], OomLimit::Container),
+            (true, &[false, true, false], OomLimit::Pod),
+            (true, &[false, false, true, false], OomLimit::Parent),
+            (true, &[true, false, true], OomLimit::Unknown),
+            (false, &[true, false], OomLimit::Unknown),
+            (false, &[false, false], OomLimit::Node),
+        ] {
+            assert_eq!(v1_limit(raised, limited), expected, "{raised} {limited:?}");
+        }
     }
 }

@@ -10,9 +10,10 @@ use thiserror::Error;
 use super::group::{Group, KillMethod};
 use super::limits::{self, Limits};
 use super::mounts::Mounts;
-use super::{CgroupError, write_control};
+use super::{CgroupError, oom, write_control};
 use crate::model::id::PodUid;
 use crate::model::limits::CGROUP_MAKE_ATTEMPTS;
+use crate::model::runtime::OomLimit;
 
 /// Why there are no cgroups for us, as a clause for the start message.
 #[derive(Error, Clone, PartialEq, Eq, Debug)]
@@ -35,6 +36,8 @@ pub struct Tree {
     controllers: Vec<String>,
     /// The cgroup that the agent was started in.
     home: Option<PathBuf>,
+    /// The v1 memory cgroup of the agent, and of every container that has none of its own.
+    v1_memory_home: Option<PathBuf>,
     method: KillMethod,
 }
 
@@ -43,7 +46,10 @@ impl Tree {
     pub fn detect() -> Result<Tree, NoCgroups> {
         let mounts = Mounts::parse(&read_proc("/proc/self/mountinfo"));
         let mount = mounts.v2.ok_or(NoCgroups::NotMounted)?;
-        let home = own_v2_path(&read_proc("/proc/self/cgroup"))
+        let own = read_proc("/proc/self/cgroup");
+        let v1_memory_home = mounts.v1_memory.as_ref().zip(own_v1_path(&own, "memory"));
+        let v1_memory_home = v1_memory_home.map(|(mount, path)| mount.join(path.trim_start_matches('/')));
+        let home = own_v2_path(&own)
             .map(|path| mount.join(path.trim_start_matches('/')))
             .filter(|home| home.is_dir());
         let mut refused = None;
@@ -57,6 +63,7 @@ impl Tree {
                         v1_memory: mounts.v1_memory.filter(writable),
                         v1_cpu: mounts.v1_cpu.filter(writable),
                         home,
+                        v1_memory_home,
                         method: KillMethod::File,
                     });
                 }
@@ -81,6 +88,11 @@ impl Tree {
     /// Whether memory limits work here.
     pub fn limits_memory(&self) -> bool {
         self.v1_memory.is_some() || self.has_controller("memory")
+    }
+
+    /// For containers without a memory cgroup of their own.
+    pub fn uncounted(&self) -> Uncounted {
+        Uncounted { v1_memory: self.v1_memory_home.clone() }
     }
 
     /// Whether limits are those of v1 controllers beside the v2 tree.
@@ -145,7 +157,9 @@ impl Tree {
         if let Some(bytes) = limits.memory_bytes {
             match &self.v1_memory {
                 Some(root) => limits::memory_v1(&dir_below(&group, root), bytes)?,
-                None if self.pass_on("memory", group.dir()) => limits::memory_v2(group.dir(), bytes)?,
+                None if self.pass_on("memory", group.dir()) => {
+                    limits::memory_v2(group.dir(), bytes, limits.kills_together)?;
+                }
                 None => {}
             }
         }
@@ -209,6 +223,27 @@ fn try_root(root: &Path) -> io::Result<()> {
     // Attaching a process needs the right to write to the common ancestor's file, too.
     access(root.join("cgroup.procs"), Access::WRITE_OK)?;
     retry_make(&root.join("defib/pods"), || Ok(())).map_err(|error| error.source)
+}
+
+/// Memory that no counter of a container's own watches.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Uncounted {
+    v1_memory: Option<PathBuf>,
+}
+
+impl Uncounted {
+    /// Whose limit is hit when a process is killed for it: the machine's where no cgroup has a limit, else unknown.
+    pub fn limit(&self) -> OomLimit {
+        self.v1_memory.as_deref().map_or(OomLimit::Unknown, oom::v1_limit_without_counter)
+    }
+}
+
+/// Our path in the tree of a v1 controller.
+fn own_v1_path<'a>(text: &'a str, controller: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers.split(',').any(|name| name == controller).then_some(path)
+    })
 }
 
 /// Our path in the v2 tree, from `/proc/self/cgroup` (cgroups(7)).

@@ -238,7 +238,7 @@ fn a_child_is_born_in_its_cgroups_with_its_limits() {
     let home = tempfile::tempdir().unwrap();
     let tree = Tree::detect().expect("root without cgroups");
     assert!(tree.limits_memory() && tree.limits_cpu());
-    let limits = Limits { memory_bytes: Some(64 << 20), cpu_millicores: Some(500) };
+    let limits = Limits { memory_bytes: Some(64 << 20), cpu_millicores: Some(500), kills_together: true };
     let pod = PodUid(0x5afe_0001);
     let group = tree.make(pod, "c.0", limits).unwrap();
     let place = group.main();
