@@ -141,4 +141,8 @@ fn one_probe_of_any_address() {
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     assert!(ok(&world, &["probe", &address]).ends_with("success\n"));
     assert!(fails(&world, &["probe", "ftp://127.0.0.1:9"], 2).contains("http://"));
+    for none in ["0s", "0ms", "0m0s"] {
+        let text = fails(&world, &["probe", &address, "--timeout", none], 2);
+        assert!(text.contains("--timeout <DURATION>") && text.contains("longer than 0s"), "{text}");
+    }
 }

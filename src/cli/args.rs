@@ -228,8 +228,8 @@ pub struct ProbeArgs {
     /// Which of its probes [default: liveness]
     #[arg(value_enum)]
     pub kind: Option<ProbeWord>,
-    /// Timeout when TARGET is an address
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    /// Timeout when TARGET is an address; longer than 0s
+    #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "1s")]
     pub timeout: Duration,
     /// Form of the output
     #[arg(short, long, value_enum)]
@@ -305,6 +305,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         rest = next;
     }
     if text.is_empty() { Err("a duration such as 10s is needed".into()) } else { Ok(total) }
+}
+
+/// A time in which nothing can be done would fail every probe.
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => {
+            Err(format!("{text} is too short: give a time longer than 0s, such as 500ms or 1s"))
+        }
+        timeout => Ok(timeout),
+    }
 }
 
 /// The range of kubelet's crashLoopBackOff.maxContainerRestartPeriod (kubelet-semantics 14).
