@@ -19,7 +19,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// # Errors
 /// A manifest is wrong, there is no agent, or it refuses.
 pub fn run(args: &ApplyArgs) -> anyhow::Result<u8> {
-    let pods = manifests::load(&args.files, &args.manifest)?;
+    let pods = manifests::load(&args.files, &args.manifest, manifests::warn)?;
     if let Some(pod) = pods.iter().find(|pod| namespace_of(pod, &args.client.namespace).is_none()) {
         let (own, given) = (&pod.namespace, &args.client.namespace);
         eprintln!(

@@ -5,15 +5,19 @@ use std::path::PathBuf;
 
 use probe_core::model::id::PodUid;
 use probe_core::model::pod::PodSpec;
-use probe_core::spec::{self, LoadOptions};
+use probe_core::spec::{self, LoadOptions, NotHonoured};
 
 use super::args::ManifestArgs;
 
-/// The pods of these files; warnings go to standard error.
+/// The pods of these files. `warn` is told of every field that has no effect.
 ///
 /// # Errors
 /// [`spec::LoadErrors`]: everything that is wrong, one line each.
-pub fn load(files: &[PathBuf], args: &ManifestArgs) -> anyhow::Result<Vec<PodSpec>> {
+pub fn load(
+    files: &[PathBuf],
+    args: &ManifestArgs,
+    warn: impl Fn(&NotHonoured),
+) -> anyhow::Result<Vec<PodSpec>> {
     let mut new_uid = random_uid;
     let mut options = LoadOptions {
         strict: args.strict,
@@ -21,10 +25,13 @@ pub fn load(files: &[PathBuf], args: &ManifestArgs) -> anyhow::Result<Vec<PodSpe
         new_uid: &mut new_uid,
     };
     let loaded = spec::load_files(files, &mut io::stdin().lock(), &mut options)?;
-    for field in &loaded.not_honoured {
-        eprintln!("warning: {field}");
-    }
+    loaded.not_honoured.iter().for_each(warn);
     Ok(loaded.pods)
+}
+
+/// Says on standard error that a field has no effect.
+pub fn warn(field: &NotHonoured) {
+    eprintln!("warning: {field}");
 }
 
 /// A random UUID, version 4 (RFC 9562, 5.4). Without random numbers nothing here can work, so it ends there.
