@@ -1,6 +1,6 @@
 //! The verbs that talk to a running agent, as a person types them.
 
-use test_support::{AFTER_A_WHILE, SOON, World, eventually};
+use test_support::{AFTER_A_WHILE, Agent, SOON, World, eventually};
 
 const POD: &str = "
 apiVersion: v1
@@ -128,6 +128,44 @@ fn following_a_log_ends_with_the_instance() {
     let status = world.container_status("ending", "main");
     assert_eq!(status["state"]["waiting"]["reason"], "CrashLoopBackOff");
     agent.terminate();
+}
+
+/// Two watches that have shown a change, and their agent.
+fn watched(world: &World) -> (Agent, [Agent; 2]) {
+    let files = [world.write("talker.yaml", POD), world.write("ending.yaml", ENDING)];
+    let agent = world.run(&[&files[0], &files[1]], &[]);
+    let watches = ["pods", "events"].map(|kind| world.start(&["get", kind, "-w"]));
+    watches[0].wait_for("talker", AFTER_A_WHILE);
+    watches[1].wait_for("Started container main", AFTER_A_WHILE);
+    ok(world, &["delete", "pod", "talker"]);
+    watches[0].wait_for("Terminating", AFTER_A_WHILE);
+    watches[1].wait_for("Killing", AFTER_A_WHILE);
+    (agent, watches)
+}
+
+#[test]
+fn a_watch_ends_well_with_an_agent_that_stops() {
+    let world = World::new();
+    let (mut agent, mut watches) = watched(&world);
+    agent.terminate();
+    for watch in &mut watches {
+        assert_eq!(watch.wait(), 0, "{}", watch.printed());
+        assert!(watch.log().all().is_empty(), "{}", watch.printed());
+    }
+    let mut late = world.start(&["get", "pods", "-w"]);
+    assert_eq!(late.wait(), 69, "{}", late.printed());
+}
+
+#[test]
+fn a_watch_fails_with_an_agent_that_is_killed() {
+    let world = World::new();
+    let (mut agent, mut watches) = watched(&world);
+    agent.kill_hard();
+    for watch in &mut watches {
+        assert_eq!(watch.wait(), 69, "{}", watch.printed());
+    }
+    // The next agent ends what this one left.
+    world.run(&[&world.write("ending.yaml", ENDING)], &[]).terminate();
 }
 
 #[test]

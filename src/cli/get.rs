@@ -63,7 +63,8 @@ async fn list(client: &Client, args: &GetArgs, wanted: &Wanted, printer: &mut Pr
     Ok(refusals.exit_code())
 }
 
-/// Prints what there is and every change, until the agent ends. A watch that fell behind starts over.
+/// Prints what there is and every change, until the agent ends. A watch that fell behind starts over, and so does
+/// one whose time was over.
 async fn watch(
     client: &Client,
     args: &GetArgs,
@@ -82,6 +83,7 @@ async fn watch(
         }
         printer.each(items)?;
         let mut version = listed["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        let mut so_far = Watched::NotYet;
         'watch: loop {
             let query = client::query(&[
                 ("watch", Some("true".to_owned())),
@@ -89,7 +91,13 @@ async fn watch(
                 ("resourceVersion", Some(version.clone())),
                 ("fieldSelector", selector.clone()),
             ]);
-            let mut lines = client.lines(&format!("{path}{query}")).await?;
+            let mut lines = match client.lines(&format!("{path}{query}")).await {
+                // The agent closed the last watch in order and is gone now: it has stopped, and that is all.
+                Err(error) if error.is_unreachable() && so_far == Watched::ToTheEnd => {
+                    return Ok(super::exit::OK);
+                }
+                lines => lines?,
+            };
             while let Some(mut line) = lines.next().await? {
                 let object = line["object"].take();
                 match line["type"].as_str().unwrap_or_default() {
@@ -110,8 +118,16 @@ async fn watch(
                     }
                 }
             }
+            so_far = Watched::ToTheEnd;
         }
     }
+}
+
+/// Whether a watch was closed in order; one that breaks off is an error.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Watched {
+    NotYet,
+    ToTheEnd,
 }
 
 fn collection(args: &GetArgs, kind: Kind) -> String {
