@@ -114,6 +114,55 @@ fn a_pod_from_apply_to_delete() {
     assert!(!world.socket().exists(), "the socket's file is removed");
 }
 
+/// Obeys no signal, and would be given an hour.
+fn stubborn(name: &str) -> String {
+    let script = "trap \"\" TERM; while :; do sleep 1000; done";
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}, kind: stubborn}}}}, \
+         spec: {{terminationGracePeriodSeconds: 3600, containers: [{{name: main, command: [sh, -c, '{script}']}}]}}}}"
+    )
+}
+
+#[test]
+fn ways_to_delete() {
+    let world = World::new();
+    let files = ["a", "b", "c", "d"].map(|name| world.write(&format!("{name}.yaml"), &stubborn(name)));
+    let mut agent = world.run(&files.each_ref().map(String::as_str), &[]);
+    for name in ["a", "b", "c", "d"] {
+        agent.wait_for(&format!("pod/{name:<22} Started container main"), AFTER_A_WHILE);
+    }
+    let usage = |args: &[&str], expected: &str| {
+        assert_eq!(fails(&world, &[&["delete"], args].concat(), 2), format!("error: {expected}\n"));
+    };
+    usage(&[], "You must provide one or more resources by argument or filename");
+    usage(&["pods"], "resource(s) were provided, but no name was specified");
+    usage(&["pods", "--all", "a"], "name cannot be provided when a selector is specified");
+    usage(
+        &["pod", "a", "--now", "--grace-period=3"],
+        "--now and --grace-period cannot be specified together",
+    );
+    let both = "when paths, URLs, or stdin is provided as resource input, you may not specify resource arguments as well";
+    usage(&["-f", &files[0], "pod", "a"], both);
+
+    let done = world.defib(&["delete", "pod", "a", "--force"]);
+    assert_eq!((done.code, &*done.stdout), (0, "pod \"a\" force deleted\n"), "{}", done.stderr);
+    assert!(done.stderr.starts_with("Warning: Immediate deletion does not wait for"), "{}", done.stderr);
+    assert_eq!(ok(&world, &["delete", "-f", &files[1], "--now"]), "pod \"b\" deleted\n");
+    let wrong = fails(&world, &["delete", "-n", "x", "-f", &stubborn_elsewhere(&world)], 1);
+    assert!(wrong.contains("You must pass '--namespace=other' to perform this operation."), "{wrong}");
+    assert_eq!(ok(&world, &["get", "pods", "-o", "name"]), "pod/c\npod/d\n");
+
+    assert_eq!(ok(&world, &["delete", "pods", "--all", "-n", "x"]), "No resources found\n");
+    // Without pods the agent ends; the verb has seen the end of both before.
+    let all = ok(&world, &["delete", "pods", "--all", "--grace-period=0"]);
+    assert_eq!(all, "pod \"c\" deleted\npod \"d\" deleted\n");
+    assert_eq!(agent.wait(), 0, "{}", agent.printed());
+}
+
+fn stubborn_elsewhere(world: &World) -> String {
+    world.write("elsewhere.yaml", &stubborn("a").replace("{name: a,", "{name: a, namespace: other,"))
+}
+
 #[test]
 fn following_a_log_ends_with_the_instance() {
     let world = World::new();

@@ -207,11 +207,23 @@ pub struct LogsArgs {
 #[derive(Args, Debug)]
 pub struct DeleteArgs {
     /// pod and the names of those to delete; or pod/NAME
-    #[arg(required = true, value_name = "TYPE NAME")]
+    #[arg(value_name = "TYPE NAME")]
     pub words: Vec<String>,
-    /// Seconds given to the containers instead of the pod's own grace period
+    /// Delete the pods of a manifest: a YAML or JSON file, a directory, or - (may be given several times)
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// All pods of the namespace
+    #[arg(long)]
+    pub all: bool,
+    /// Seconds given to the containers instead of the pod's own grace period; 0 counts as 1 without --force
     #[arg(long, value_name = "SECONDS")]
     pub grace_period: Option<u32>,
+    /// The same as --grace-period=1
+    #[arg(long)]
+    pub now: bool,
+    /// Kill at once, without a grace period
+    #[arg(long)]
+    pub force: bool,
     /// Return when the pods are gone (=false: at once)
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub wait: bool,

@@ -3,11 +3,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use probe_core::model::id::PodUid;
 use probe_core::model::pod::PodSpec;
 use probe_core::spec::{self, LoadOptions, NotHonoured};
 
 use super::args::ManifestArgs;
+
+/// The namespace of a manifest that names none.
+const DEFAULT_NAMESPACE: &str = "default";
 
 /// The pods of these files. `warn` is told of every field that has no effect.
 ///
@@ -27,6 +31,22 @@ pub fn load(
     let loaded = spec::load_files(files, &mut io::stdin().lock(), &mut options)?;
     loaded.not_honoured.iter().for_each(warn);
     Ok(loaded.pods)
+}
+
+/// The pods with the namespace that each goes to, given that of the command line.
+///
+/// # Errors
+/// Manifest and command line disagree.
+pub fn placed<'a>(pods: &'a [PodSpec], given: &'a str) -> anyhow::Result<Vec<(&'a PodSpec, &'a str)>> {
+    let placed = pods.iter().map(|pod| match (&*pod.namespace, given) {
+        (own, given) if own == given => Ok((pod, given)),
+        (DEFAULT_NAMESPACE, given) => Ok((pod, given)),
+        (own, DEFAULT_NAMESPACE) => Ok((pod, own)),
+        (own, given) => Err(anyhow!(
+            "the namespace from the provided object \"{own}\" does not match the namespace \"{given}\". You must pass '--namespace={own}' to perform this operation."
+        )),
+    });
+    placed.collect()
 }
 
 /// Says on standard error that a field has no effect.
