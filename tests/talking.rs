@@ -147,12 +147,26 @@ fn ways_to_delete() {
     let done = world.defib(&["delete", "pod", "a", "--force"]);
     assert_eq!((done.code, &*done.stdout), (0, "pod \"a\" force deleted\n"), "{}", done.stderr);
     assert!(done.stderr.starts_with("Warning: Immediate deletion does not wait for"), "{}", done.stderr);
+    assert_eq!(
+        ok(&world, &["get", "pods", "-l", "kind=stubborn,app notin (d)", "-o", "name"]),
+        "pod/b\npod/c\n"
+    );
+    let none = world.defib(&["get", "pods", "-l", "kind!=stubborn"]);
+    assert_eq!((none.code, &*none.stderr), (0, "No resources found in default namespace.\n"));
+    assert!(fails(&world, &["get", "pods", "-l", "a b"], 1).contains("unable to parse requirement"));
+    assert!(fails(&world, &["get", "pod", "b", "-l", "a"], 2).contains("name cannot be provided"));
+    let events = ok(&world, &["get", "events", "--for", "pod/b", "--no-headers"]);
+    assert!(events.lines().count() == 2 && events.lines().all(|line| line.contains(" pod/b ")), "{events}");
+    assert!(fails(&world, &["get", "events", "--for", "b"], 2).contains("resource/name form"));
+    assert!(fails(&world, &["get", "pods", "--for", "pod/b"], 2).contains("get events --for"));
+
     assert_eq!(ok(&world, &["delete", "-f", &files[1], "--now"]), "pod \"b\" deleted\n");
     let wrong = fails(&world, &["delete", "-n", "x", "-f", &stubborn_elsewhere(&world)], 1);
     assert!(wrong.contains("You must pass '--namespace=other' to perform this operation."), "{wrong}");
     assert_eq!(ok(&world, &["get", "pods", "-o", "name"]), "pod/c\npod/d\n");
 
     assert_eq!(ok(&world, &["delete", "pods", "--all", "-n", "x"]), "No resources found\n");
+    assert_eq!(ok(&world, &["delete", "pods", "-l", "app=a"]), "No resources found\n");
     // Without pods the agent ends; the verb has seen the end of both before.
     let all = ok(&world, &["delete", "pods", "--all", "--grace-period=0"]);
     assert_eq!(all, "pod \"c\" deleted\npod \"d\" deleted\n");

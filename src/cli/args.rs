@@ -153,6 +153,12 @@ pub struct GetArgs {
     /// Form of the output
     #[arg(short, long, value_enum)]
     pub output: Option<OutputForm>,
+    /// Only what has these labels: key=value, key!=value, key, !key, key in (a,b), key notin (a,b); joined by commas
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Of events, only those of this pod: pod/NAME
+    #[arg(long = "for", value_name = "TYPE/NAME")]
+    pub for_object: Option<String>,
     /// After listing, go on with changes
     #[arg(short, long)]
     pub watch: bool,
@@ -215,6 +221,9 @@ pub struct DeleteArgs {
     /// All pods of the namespace
     #[arg(long)]
     pub all: bool,
+    /// All pods of the namespace with these labels, as for `get`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
     /// Seconds given to the containers instead of the pod's own grace period; 0 counts as 1 without --force
     #[arg(long, value_name = "SECONDS")]
     pub grace_period: Option<u32>,

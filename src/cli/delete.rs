@@ -29,9 +29,10 @@ pub fn run(args: &DeleteArgs) -> anyhow::Result<u8> {
     client::block_on(async {
         let mut refusals = Refusals::default();
         let mut deleted = HashSet::new();
+        let is_all = matches!(wanted, Wanting::All);
         let named = match wanted {
             Wanting::Named(named) => named,
-            Wanting::All => all_of(&client, &args.client.namespace).await?,
+            Wanting::All => all_of(&client, &args.client.namespace, args.selector.clone()).await?,
         };
         if named.is_empty() {
             output::write(b"No resources found\n")?;
@@ -43,8 +44,8 @@ pub fn run(args: &DeleteArgs) -> anyhow::Result<u8> {
         for (namespace, name) in &named {
             let path = pod_path(namespace, name);
             let answer = client.send(Method::DELETE, &path, options.as_ref(), Patience::Usual).await;
-            // With --all one that has gone meanwhile is as wanted.
-            if args.all && answer.as_ref().is_err_and(|error| error.code() == Some(404)) {
+            // With --all or -l one that has gone meanwhile is as wanted.
+            if is_all && answer.as_ref().is_err_and(|error| error.code() == Some(404)) {
                 continue;
             }
             if let Some(pod) = refusals.take(answer)? {
@@ -109,14 +110,19 @@ impl Grace {
 enum Wanting {
     /// By namespace and name.
     Named(Vec<(String, String)>),
+    /// All of the namespace that the selector selects, if there is one.
     All,
 }
 
 /// Files, names or all; kubectl's words where they do not go together.
 fn wanted(args: &DeleteArgs) -> anyhow::Result<Wanting> {
     let namespace = &args.client.namespace;
+    let is_all = args.all || args.selector.is_some();
+    if args.all && args.selector.is_some() {
+        return Err(usage("cannot set --all and --selector at the same time").into());
+    }
     if !args.files.is_empty() {
-        if !args.words.is_empty() || args.all {
+        if !args.words.is_empty() || is_all {
             let text = "when paths, URLs, or stdin is provided as resource input, you may not specify resource arguments as well";
             return Err(usage(text).into());
         }
@@ -131,7 +137,7 @@ fn wanted(args: &DeleteArgs) -> anyhow::Result<Wanting> {
         return Err(usage("You must provide one or more resources by argument or filename").into());
     }
     let names = Wanted::pods(&args.words)?;
-    match (names.is_empty(), args.all) {
+    match (names.is_empty(), is_all) {
         (true, true) => Ok(Wanting::All),
         (false, true) => Err(usage("name cannot be provided when a selector is specified").into()),
         (true, false) => Err(usage("resource(s) were provided, but no name was specified").into()),
@@ -145,8 +151,13 @@ fn usage(text: &str) -> UsageError {
     UsageError(format!("error: {text}"))
 }
 
-async fn all_of(client: &Client, namespace: &str) -> Result<Vec<(String, String)>, ClientError> {
-    let list = client.get(&client::namespaced(namespace, "pods")).await?;
+async fn all_of(
+    client: &Client,
+    namespace: &str,
+    selector: Option<String>,
+) -> Result<Vec<(String, String)>, ClientError> {
+    let query = client::query(&[("labelSelector", selector)]);
+    let list = client.get(&client::namespaced(namespace, &format!("pods{query}"))).await?;
     let names =
         list["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["name"].as_str());
     Ok(names.map(|name| (namespace.to_owned(), name.to_owned())).collect())
