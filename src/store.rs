@@ -251,9 +251,14 @@ impl State {
         let version = self.next_version();
         self.names.insert(snapshot.spec.uid, name.clone());
         let object = PodObject { version, snapshot: Arc::from(snapshot) };
-        self.pods.insert(name, object.clone());
-        let weight = weight_bytes(&object.snapshot);
-        self.pod_history.push(Change { version, kind, object }, weight);
+        // Labels are in the manifest.
+        let is_other =
+            |old: &PodObject| old.snapshot.spec.manifest_json != object.snapshot.spec.manifest_json;
+        let before = self.pods.insert(name, object.clone()).filter(is_other);
+        let before = before.map(|old| PodObject { version, ..old });
+        let weights = [Some(&object), before.as_ref()].into_iter().flatten();
+        let weight = weights.map(|object| weight_bytes(&object.snapshot)).sum();
+        self.pod_history.push(Change { version, kind, object, before }, weight);
     }
 
     fn gone(&mut self, pod: PodUid) {
@@ -262,7 +267,7 @@ impl State {
         let version = self.next_version();
         object.version = version;
         let weight = weight_bytes(&object.snapshot);
-        self.pod_history.push(Change { version, kind: ChangeKind::Deleted, object }, weight);
+        self.pod_history.push(Change { version, kind: ChangeKind::Deleted, object, before: None }, weight);
     }
 
     fn event(&mut self, event: PodEvent) {
@@ -280,7 +285,7 @@ impl State {
         let kind = if added.is_new { ChangeKind::Added } else { ChangeKind::Modified };
         let object = EventObject { version, line: Arc::new(added.line) };
         self.lines.insert(object.line.id, object.clone());
-        self.event_history.push(Change { version, kind, object }, 1);
+        self.event_history.push(Change { version, kind, object, before: None }, 1);
     }
 
     fn expire_events(&mut self, now: Mono) {
@@ -298,7 +303,7 @@ impl State {
         let Some(mut object) = self.lines.remove(&id) else { return };
         let version = self.next_version();
         object.version = version;
-        self.event_history.push(Change { version, kind: ChangeKind::Deleted, object }, 1);
+        self.event_history.push(Change { version, kind: ChangeKind::Deleted, object, before: None }, 1);
     }
 }
 

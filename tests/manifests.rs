@@ -391,8 +391,19 @@ fn names_and_ports_are_unique_over_the_load() {
     let same = format!("{}\n---\n{}", pod(""), pod(""));
     let output = validate_text(&dir, same.as_bytes(), &[]);
     assert_eq!(output.code, 3);
-    let expected = "pod.yaml: document 2: metadata.name: Duplicate value: \"default/p\": it is also in pod.yaml: document 1";
+    let expected = "pod.yaml: document 2: metadata.name: Duplicate value: \"default/p\": the pod is defined twice, first in pod.yaml: document 1";
     assert_eq!(output.stderr.trim_end(), expected);
+
+    // The same file again, its ports included: one line that says so.
+    let file = dir.path().join("pod.yaml");
+    std::fs::write(&file, pod("ports: [{containerPort: 80}]")).expect("a temporary file");
+    let file = file.to_str().expect("a plain path");
+    let output = validate(file, &["-f", file], |_| {});
+    assert_eq!(output.code, 3);
+    let expected = format!(
+        "{file}: document 1: metadata.name: Duplicate value: \"default/p\": the pod is defined twice: {file} is given more than once\n"
+    );
+    assert_eq!(output.stderr, expected);
 
     let ports = pod_spec(
         "containers: [{name: a, command: [x], ports: [{containerPort: 80}]}, {name: b, command: [x], ports: [{containerPort: 8080, hostPort: 80}]}]",

@@ -1,6 +1,7 @@
 //! How an agent ends, and a start that is refused: nothing is left running either way.
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use test_support::{AFTER_A_WHILE, Agent, SOON, World, eventually, procs};
 
 /// Takes a moment to obey, and says so when it has.
@@ -77,4 +78,36 @@ fn a_start_that_is_refused_starts_nothing() {
     assert!(done.stderr.contains("not a socket"), "{}", done.stderr);
     assert!(!world.dir().join("up").exists());
     assert!(running(&world).is_empty());
+}
+
+/// Runs an agent that refuses to start, with its log as JSON, and gives level and message of every line.
+fn refused(world: &World, file: &str, state_dir: &str, code: i32) -> Vec<(String, String)> {
+    let done = world.defib(&["run", file, "--state-dir", state_dir, "--log-format", "json"]);
+    assert_eq!(done.code, code, "{}", done.stderr);
+    let lines = done.stderr.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["timestamp"].is_string(), "{line}");
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        (text(&line["level"]), text(&line["fields"]["message"]))
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_refusal_is_a_line_of_the_log() {
+    let world = World::new();
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {volumes: [], containers: [{name: c, command: [x]}]}}";
+    let good = world.write("good.yaml", &pod.replace("[]", "[{name: v, emptyDir: {}}]"));
+    let bad = world.write("bad.yaml", &pod.replace("command: [x]", "stdin: 1, tty: 2"));
+    let nowhere = format!("{good}/state");
+
+    let lines = refused(&world, &bad, &nowhere, 3);
+    let (level, message) = lines.last().expect("a line");
+    assert!(level == "ERROR" && message.starts_with(&format!("{bad}: document 1: ")), "{lines:?}");
+    assert_eq!(lines.len(), 1, "several errors are one line: {lines:?}");
+
+    let lines = refused(&world, &good, &nowhere, 1);
+    assert!(lines[0].0 == "WARN" && lines[0].1.contains("spec.volumes"), "{lines:?}");
+    let (level, message) = lines.last().expect("a line");
+    assert!(level == "ERROR" && message.contains(&nowhere), "{lines:?}");
 }

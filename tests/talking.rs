@@ -1,6 +1,6 @@
 //! The verbs that talk to a running agent, as a person types them.
 
-use test_support::{AFTER_A_WHILE, SOON, World, eventually};
+use test_support::{AFTER_A_WHILE, Agent, SOON, World, eventually};
 
 const POD: &str = "
 apiVersion: v1
@@ -114,6 +114,69 @@ fn a_pod_from_apply_to_delete() {
     assert!(!world.socket().exists(), "the socket's file is removed");
 }
 
+/// Obeys no signal, and would be given an hour.
+fn stubborn(name: &str) -> String {
+    let script = "trap \"\" TERM; while :; do sleep 1000; done";
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}, kind: stubborn}}}}, \
+         spec: {{terminationGracePeriodSeconds: 3600, containers: [{{name: main, command: [sh, -c, '{script}']}}]}}}}"
+    )
+}
+
+#[test]
+fn ways_to_delete() {
+    let world = World::new();
+    let files = ["a", "b", "c", "d"].map(|name| world.write(&format!("{name}.yaml"), &stubborn(name)));
+    let mut agent = world.run(&files.each_ref().map(String::as_str), &[]);
+    for name in ["a", "b", "c", "d"] {
+        agent.wait_for(&format!("pod/{name:<22} Started container main"), AFTER_A_WHILE);
+    }
+    let usage = |args: &[&str], expected: &str| {
+        assert_eq!(fails(&world, &[&["delete"], args].concat(), 2), format!("error: {expected}\n"));
+    };
+    usage(&[], "You must provide one or more resources by argument or filename");
+    usage(&["pods"], "resource(s) were provided, but no name was specified");
+    usage(&["pods", "--all", "a"], "name cannot be provided when a selector is specified");
+    usage(
+        &["pod", "a", "--now", "--grace-period=3"],
+        "--now and --grace-period cannot be specified together",
+    );
+    let both = "when paths, URLs, or stdin is provided as resource input, you may not specify resource arguments as well";
+    usage(&["-f", &files[0], "pod", "a"], both);
+
+    let done = world.defib(&["delete", "pod", "a", "--force"]);
+    assert_eq!((done.code, &*done.stdout), (0, "pod \"a\" force deleted\n"), "{}", done.stderr);
+    assert!(done.stderr.starts_with("Warning: Immediate deletion does not wait for"), "{}", done.stderr);
+    assert_eq!(
+        ok(&world, &["get", "pods", "-l", "kind=stubborn,app notin (d)", "-o", "name"]),
+        "pod/b\npod/c\n"
+    );
+    let none = world.defib(&["get", "pods", "-l", "kind!=stubborn"]);
+    assert_eq!((none.code, &*none.stderr), (0, "No resources found in default namespace.\n"));
+    assert!(fails(&world, &["get", "pods", "-l", "a b"], 1).contains("unable to parse requirement"));
+    assert!(fails(&world, &["get", "pod", "b", "-l", "a"], 2).contains("name cannot be provided"));
+    let events = ok(&world, &["get", "events", "--for", "pod/b", "--no-headers"]);
+    assert!(events.lines().count() == 2 && events.lines().all(|line| line.contains(" pod/b ")), "{events}");
+    assert!(fails(&world, &["get", "events", "--for", "b"], 2).contains("resource/name form"));
+    assert!(fails(&world, &["get", "pods", "--for", "pod/b"], 2).contains("get events --for"));
+
+    assert_eq!(ok(&world, &["delete", "-f", &files[1], "--now"]), "pod \"b\" deleted\n");
+    let wrong = fails(&world, &["delete", "-n", "x", "-f", &stubborn_elsewhere(&world)], 1);
+    assert!(wrong.contains("You must pass '--namespace=other' to perform this operation."), "{wrong}");
+    assert_eq!(ok(&world, &["get", "pods", "-o", "name"]), "pod/c\npod/d\n");
+
+    assert_eq!(ok(&world, &["delete", "pods", "--all", "-n", "x"]), "No resources found\n");
+    assert_eq!(ok(&world, &["delete", "pods", "-l", "app=a"]), "No resources found\n");
+    // Without pods the agent ends; the verb has seen the end of both before.
+    let all = ok(&world, &["delete", "pods", "--all", "--grace-period=0"]);
+    assert_eq!(all, "pod \"c\" deleted\npod \"d\" deleted\n");
+    assert_eq!(agent.wait(), 0, "{}", agent.printed());
+}
+
+fn stubborn_elsewhere(world: &World) -> String {
+    world.write("elsewhere.yaml", &stubborn("a").replace("{name: a,", "{name: a, namespace: other,"))
+}
+
 #[test]
 fn following_a_log_ends_with_the_instance() {
     let world = World::new();
@@ -130,6 +193,44 @@ fn following_a_log_ends_with_the_instance() {
     agent.terminate();
 }
 
+/// Two watches that have shown a change, and their agent.
+fn watched(world: &World) -> (Agent, [Agent; 2]) {
+    let files = [world.write("talker.yaml", POD), world.write("ending.yaml", ENDING)];
+    let agent = world.run(&[&files[0], &files[1]], &[]);
+    let watches = ["pods", "events"].map(|kind| world.start(&["get", kind, "-w"]));
+    watches[0].wait_for("talker", AFTER_A_WHILE);
+    watches[1].wait_for("Started container main", AFTER_A_WHILE);
+    ok(world, &["delete", "pod", "talker"]);
+    watches[0].wait_for("Terminating", AFTER_A_WHILE);
+    watches[1].wait_for("Killing", AFTER_A_WHILE);
+    (agent, watches)
+}
+
+#[test]
+fn a_watch_ends_well_with_an_agent_that_stops() {
+    let world = World::new();
+    let (mut agent, mut watches) = watched(&world);
+    agent.terminate();
+    for watch in &mut watches {
+        assert_eq!(watch.wait(), 0, "{}", watch.printed());
+        assert!(watch.log().all().is_empty(), "{}", watch.printed());
+    }
+    let mut late = world.start(&["get", "pods", "-w"]);
+    assert_eq!(late.wait(), 69, "{}", late.printed());
+}
+
+#[test]
+fn a_watch_fails_with_an_agent_that_is_killed() {
+    let world = World::new();
+    let (mut agent, mut watches) = watched(&world);
+    agent.kill_hard();
+    for watch in &mut watches {
+        assert_eq!(watch.wait(), 69, "{}", watch.printed());
+    }
+    // The next agent ends what this one left.
+    world.run(&[&world.write("ending.yaml", ENDING)], &[]).terminate();
+}
+
 #[test]
 fn one_probe_of_any_address() {
     let world = World::new();
@@ -141,4 +242,8 @@ fn one_probe_of_any_address() {
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     assert!(ok(&world, &["probe", &address]).ends_with("success\n"));
     assert!(fails(&world, &["probe", "ftp://127.0.0.1:9"], 2).contains("http://"));
+    for none in ["0s", "0ms", "0m0s"] {
+        let text = fails(&world, &["probe", &address, "--timeout", none], 2);
+        assert!(text.contains("--timeout <DURATION>") && text.contains("longer than 0s"), "{text}");
+    }
 }

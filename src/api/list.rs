@@ -13,6 +13,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 
 use super::error::{ApiError, Cause};
+use super::labels::LabelSelector;
 use super::object;
 use super::query::ListQuery;
 use super::resource::Resource;
@@ -39,12 +40,9 @@ pub fn list_or_watch<R: Resource>(
     namespace: Option<String>,
     query: &ListQuery,
 ) -> Result<Response, ApiError> {
-    if query.label_selector.as_deref().is_some_and(|text| !text.is_empty()) {
-        // To ignore it would show, or worse delete, what was not meant.
-        return Err(ApiError::BadRequest("labelSelector is not served here; leave it out".into()));
-    }
+    let labels = LabelSelector::parse(query.label_selector.as_deref().unwrap_or_default())?;
     let selector = FieldSelector::parse(query.field_selector.as_deref().unwrap_or_default(), R::LABELS)?;
-    let scope = Scope { namespace, selector };
+    let scope = Scope { namespace, selector, labels };
     if query.is_watch()? { watch::<R>(api, scope, query) } else { Ok(list::<R>(api, &scope)) }
 }
 
@@ -52,12 +50,30 @@ pub fn list_or_watch<R: Resource>(
 struct Scope {
     namespace: Option<String>,
     selector: FieldSelector,
+    labels: LabelSelector,
 }
 
 impl Scope {
     fn holds<R: Resource>(&self, object: &R::Object) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| namespace == R::namespace(object))
             && self.selector.matches(|label| R::field(object, label))
+            && self.labels.matches(|| R::labels(object))
+    }
+
+    /// The change as it looks from here: an object whose labels are changed may come in or leave.
+    fn seen<'a, R: Resource>(&self, change: &'a Change<R::Object>) -> Option<(&'static str, &'a R::Object)> {
+        let is_inside = self.holds::<R>(&change.object);
+        let before = change.before.as_ref().filter(|before| self.holds::<R>(before));
+        let was_inside = if change.before.is_some() { before.is_some() } else { is_inside };
+        match (change.kind, was_inside, is_inside) {
+            (ChangeKind::Added, _, true) | (ChangeKind::Modified, false, true) => {
+                Some(("ADDED", &change.object))
+            }
+            (ChangeKind::Modified, true, true) => Some(("MODIFIED", &change.object)),
+            (ChangeKind::Modified, true, false) => before.map(|before| ("DELETED", before)),
+            (ChangeKind::Deleted, _, true) => Some(("DELETED", &change.object)),
+            (_, _, false) => None,
+        }
     }
 }
 
@@ -189,13 +205,8 @@ impl Watcher {
     /// False when the watch is over.
     async fn send_changes<R: Resource>(&self, changes: &[Change<R::Object>]) -> bool {
         let mut chunk = Vec::new();
-        for change in changes.iter().filter(|change| self.scope.holds::<R>(&change.object)) {
-            let word = match change.kind {
-                ChangeKind::Added => "ADDED",
-                ChangeKind::Modified => "MODIFIED",
-                ChangeKind::Deleted => "DELETED",
-            };
-            chunk.extend_from_slice(&line(word, R::render(&change.object, &self.api.node_name)));
+        for (word, object) in changes.iter().filter_map(|change| self.scope.seen::<R>(change)) {
+            chunk.extend_from_slice(&line(word, R::render(object, &self.api.node_name)));
             if chunk.len() >= CHUNK_BYTES && !self.send(std::mem::take(&mut chunk).into()).await {
                 return false;
             }

@@ -7,6 +7,7 @@ mod backend;
 mod change;
 mod discovery;
 mod error;
+mod labels;
 mod list;
 mod log;
 mod object;

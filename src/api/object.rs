@@ -6,9 +6,11 @@ use probe_core::model::id::PodUid;
 use probe_core::model::pod::Role;
 use probe_core::model::status::{Condition, ContainerState, ContainerStatus, Phase, PodStatus, Terminated};
 use probe_core::model::time::Wall;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::discovery::OWN_GROUP_VERSION;
+use super::labels::Labels;
 use super::qos;
 use crate::store::{EventObject, PodObject};
 
@@ -37,6 +39,22 @@ pub fn pod(object: &PodObject, node_name: &str) -> Value {
     pod_spec.insert("nodeName".into(), json!(node_name));
     let status = pod_status(status, qos::class_of(&pod_spec));
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec, "status": status})
+}
+
+/// The labels of the pod's manifest.
+pub fn labels(object: &PodObject) -> Labels {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Manifest {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Metadata {
+        labels: Option<Labels>,
+    }
+    let manifest: Manifest = serde_json::from_str(&object.snapshot.spec.manifest_json).unwrap_or_default();
+    manifest.metadata.labels.unwrap_or_default()
 }
 
 /// A `v1` `Event`.

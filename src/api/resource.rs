@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::labels::Labels;
 use super::object;
 use crate::store::{Change, EventObject, Expired, Listed, PodObject, Store};
 
@@ -21,6 +22,8 @@ pub trait Resource: Send + Sync + 'static {
     fn namespace(object: &Self::Object) -> &str;
     /// The value of one of [`Resource::LABELS`].
     fn field<'a>(object: &'a Self::Object, label: &str) -> Cow<'a, str>;
+    /// For a `labelSelector`. They may change in the life of an object.
+    fn labels(object: &Self::Object) -> Labels;
     fn render(object: &Self::Object, node_name: &str) -> Value;
 }
 
@@ -49,6 +52,10 @@ impl Resource for Pods {
             "metadata.namespace" => Cow::Borrowed(&object.snapshot.spec.namespace),
             _ => Cow::Borrowed(""),
         }
+    }
+
+    fn labels(object: &PodObject) -> Labels {
+        object::labels(object)
     }
 
     fn render(object: &PodObject, node_name: &str) -> Value {
@@ -103,6 +110,10 @@ impl Resource for Events {
             "source" | "reportingComponent" => Cow::Borrowed(object::EVENT_COMPONENT),
             _ => Cow::Borrowed(""),
         }
+    }
+
+    fn labels(_: &EventObject) -> Labels {
+        Labels::new()
     }
 
     fn render(object: &EventObject, node_name: &str) -> Value {

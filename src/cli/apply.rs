@@ -6,12 +6,9 @@ use probe_core::model::pod::PodSpec;
 use serde_json::{Value, json};
 
 use super::args::ApplyArgs;
+use super::manifests;
 use super::output::{self, Refusals};
-use super::{exit, manifests};
 use crate::client::{self, Client, ClientError, Patience};
-
-/// The namespace of a manifest that names none.
-const DEFAULT_NAMESPACE: &str = "default";
 
 /// Creates the pods of the manifests, or changes them. The manifests are checked here, so that nothing is
 /// done when one of them is wrong.
@@ -19,19 +16,12 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// # Errors
 /// A manifest is wrong, there is no agent, or it refuses.
 pub fn run(args: &ApplyArgs) -> anyhow::Result<u8> {
-    let pods = manifests::load(&args.files, &args.manifest)?;
-    if let Some(pod) = pods.iter().find(|pod| namespace_of(pod, &args.client.namespace).is_none()) {
-        let (own, given) = (&pod.namespace, &args.client.namespace);
-        eprintln!(
-            "the namespace from the provided object \"{own}\" does not match the namespace \"{given}\". You must pass '--namespace={own}' to perform this operation."
-        );
-        return Ok(exit::FAILED);
-    }
+    let pods = manifests::load(&args.files, &args.manifest, manifests::warn)?;
+    let placed = manifests::placed(&pods, &args.client.namespace)?;
     let client = output::client(&args.client)?;
     client::block_on(async {
         let mut refusals = Refusals::default();
-        for pod in &pods {
-            let namespace = namespace_of(pod, &args.client.namespace).unwrap_or(&pod.namespace);
+        for (pod, namespace) in placed {
             let body = body(pod, namespace)?;
             if let Some(word) = refusals.take(apply(&client, pod, namespace, &body).await)? {
                 output::write(format!("pod/{} {word}\n", pod.name).as_bytes())?;
@@ -66,16 +56,6 @@ async fn apply(
 /// What a manifest says of a pod, out of what the API shows.
 fn manifest_of(pod: &Value) -> [&Value; 3] {
     [&pod["metadata"]["labels"], &pod["metadata"]["annotations"], &pod["spec"]]
-}
-
-/// Where the pod goes; None when manifest and command line disagree.
-fn namespace_of<'a>(pod: &'a PodSpec, given: &'a str) -> Option<&'a str> {
-    match (&*pod.namespace, given) {
-        (own, given) if own == given => Some(given),
-        (DEFAULT_NAMESPACE, given) => Some(given),
-        (own, DEFAULT_NAMESPACE) => Some(own),
-        _ => None,
-    }
 }
 
 fn body(pod: &PodSpec, namespace: &str) -> anyhow::Result<Value> {

@@ -169,6 +169,12 @@ pub struct GetArgs {
     /// Form of the output
     #[arg(short, long, value_enum)]
     pub output: Option<OutputForm>,
+    /// Only what has these labels: key=value, key!=value, key, !key, key in (a,b), key notin (a,b); joined by commas
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Of events, only those of this pod: pod/NAME
+    #[arg(long = "for", value_name = "TYPE/NAME")]
+    pub for_object: Option<String>,
     /// After listing, go on with changes
     #[arg(short, long)]
     pub watch: bool,
@@ -223,11 +229,26 @@ pub struct LogsArgs {
 #[derive(Args, Debug)]
 pub struct DeleteArgs {
     /// pod and the names of those to delete; or pod/NAME
-    #[arg(required = true, value_name = "TYPE NAME")]
+    #[arg(value_name = "TYPE NAME")]
     pub words: Vec<String>,
-    /// Seconds given to the containers instead of the pod's own grace period
+    /// Delete the pods of a manifest: a YAML or JSON file, a directory, or - (may be given several times)
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// All pods of the namespace
+    #[arg(long)]
+    pub all: bool,
+    /// All pods of the namespace with these labels, as for `get`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Seconds given to the containers instead of the pod's own grace period; 0 counts as 1 without --force
     #[arg(long, value_name = "SECONDS")]
     pub grace_period: Option<u32>,
+    /// The same as --grace-period=1
+    #[arg(long)]
+    pub now: bool,
+    /// Kill at once, without a grace period
+    #[arg(long)]
+    pub force: bool,
     /// Return when the pods are gone (=false: at once)
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub wait: bool,
@@ -244,8 +265,8 @@ pub struct ProbeArgs {
     /// Which of its probes [default: liveness]
     #[arg(value_enum)]
     pub kind: Option<ProbeWord>,
-    /// Timeout when TARGET is an address
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    /// Timeout when TARGET is an address; longer than 0s
+    #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "1s")]
     pub timeout: Duration,
     /// Form of the output
     #[arg(short, long, value_enum)]
@@ -321,6 +342,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         rest = next;
     }
     if text.is_empty() { Err("a duration such as 10s is needed".into()) } else { Ok(total) }
+}
+
+/// A time in which nothing can be done would fail every probe.
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => {
+            Err(format!("{text} is too short: give a time longer than 0s, such as 500ms or 1s"))
+        }
+        timeout => Ok(timeout),
+    }
 }
 
 /// The range of kubelet's crashLoopBackOff.maxContainerRestartPeriod (kubelet-semantics 14).

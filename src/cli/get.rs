@@ -10,7 +10,7 @@ use super::output::{self, Refusals};
 use super::print::pods::{Columns, Shown};
 use super::print::table::Table;
 use super::print::{events, pods};
-use super::resource::{Kind, UsageError, Wanted};
+use super::resource::{self, Kind, UsageError, Wanted};
 use crate::client::{self, Client, Status};
 
 /// Lists, and with `--watch` goes on.
@@ -27,20 +27,59 @@ pub fn run(args: &GetArgs) -> anyhow::Result<u8> {
         let text = "error: you may only specify a single resource of type when watching";
         return Err(UsageError(text.to_owned()).into());
     }
+    let selected = Selected::of(args, &wanted)?;
     let client = output::client(&args.client)?;
     let mut printer = Printer::new(args, wanted.kind);
     client::block_on(async {
         if args.watch {
-            watch(&client, args, &wanted, &mut printer).await
+            watch(&client, args, &wanted, &selected, &mut printer).await
         } else {
-            list(&client, args, &wanted, &mut printer).await
+            list(&client, args, &wanted, &selected, &mut printer).await
         }
     })
 }
 
-async fn list(client: &Client, args: &GetArgs, wanted: &Wanted, printer: &mut Printer) -> anyhow::Result<u8> {
+/// Which objects of a collection.
+struct Selected {
+    fields: Option<String>,
+    labels: Option<String>,
+}
+
+impl Selected {
+    fn of(args: &GetArgs, wanted: &Wanted) -> Result<Selected, UsageError> {
+        let usage = |text: &str| Err(UsageError(format!("error: {text}")));
+        let labels = args.selector.clone();
+        if !wanted.names.is_empty() && (labels.is_some() || args.for_object.is_some()) {
+            return usage("name cannot be provided when a selector is specified");
+        }
+        let fields = match (&args.for_object, wanted.kind) {
+            (None, _) => wanted.names.first().map(|name| format!("metadata.name={name}")),
+            (Some(_), Kind::Pods) => return usage("--for selects events: `defib get events --for pod/NAME`"),
+            (Some(object), Kind::Events) => {
+                let (kind, name) = resource::owner(object)?;
+                Some(format!("involvedObject.kind={},involvedObject.name={name}", kind.name()))
+            }
+        };
+        Ok(Selected { fields, labels })
+    }
+
+    /// `pairs` and what selects.
+    fn query(&self, pairs: &[(&str, Option<String>)]) -> String {
+        let own = [("fieldSelector", self.fields.clone()), ("labelSelector", self.labels.clone())];
+        client::query(&[pairs, &own].concat())
+    }
+}
+
+async fn list(
+    client: &Client,
+    args: &GetArgs,
+    wanted: &Wanted,
+    selected: &Selected,
+    printer: &mut Printer,
+) -> anyhow::Result<u8> {
     if wanted.names.is_empty() {
-        let answer = client.get(&collection(args, wanted.kind)).await?;
+        let path = format!("{}{}", collection(args, wanted.kind), selected.query(&[]));
+        let answer = client.get(&path).await?;
         let items = items(&answer);
         if items.is_empty() && printer.is_table() {
             eprintln!("{}", nothing(args));
@@ -63,18 +102,18 @@ async fn list(client: &Client, args: &GetArgs, wanted: &Wanted, printer: &mut Pr
     Ok(refusals.exit_code())
 }
 
-/// Prints what there is and every change, until the agent ends. A watch that fell behind starts over.
+/// Prints what there is and every change, until the agent ends. A watch that fell behind starts over, and so does
+/// one whose time was over.
 async fn watch(
     client: &Client,
     args: &GetArgs,
     wanted: &Wanted,
+    selected: &Selected,
     printer: &mut Printer,
 ) -> anyhow::Result<u8> {
     let path = collection(args, wanted.kind);
-    let selector = wanted.names.first().map(|name| format!("metadata.name={name}"));
     loop {
-        let query = client::query(&[("fieldSelector", selector.clone())]);
-        let listed = client.get(&format!("{path}{query}")).await?;
+        let listed = client.get(&format!("{path}{}", selected.query(&[]))).await?;
         let items = items(&listed);
         if let (Some(name), true) = (wanted.names.first(), items.is_empty()) {
             // A watch for a name that is not there says so, as a list does.
@@ -82,14 +121,20 @@ async fn watch(
         }
         printer.each(items)?;
         let mut version = listed["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        let mut so_far = Watched::NotYet;
         'watch: loop {
-            let query = client::query(&[
+            let query = selected.query(&[
                 ("watch", Some("true".to_owned())),
                 ("allowWatchBookmarks", Some("true".to_owned())),
                 ("resourceVersion", Some(version.clone())),
-                ("fieldSelector", selector.clone()),
             ]);
-            let mut lines = client.lines(&format!("{path}{query}")).await?;
+            let mut lines = match client.lines(&format!("{path}{query}")).await {
+                // The agent closed the last watch in order and is gone now: it has stopped, and that is all.
+                Err(error) if error.is_unreachable() && so_far == Watched::ToTheEnd => {
+                    return Ok(super::exit::OK);
+                }
+                lines => lines?,
+            };
             while let Some(mut line) = lines.next().await? {
                 let object = line["object"].take();
                 match line["type"].as_str().unwrap_or_default() {
@@ -110,8 +155,16 @@ async fn watch(
                     }
                 }
             }
+            so_far = Watched::ToTheEnd;
         }
     }
+}
+
+/// Whether a watch was closed in order; one that breaks off is an error.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Watched {
+    NotYet,
+    ToTheEnd,
 }
 
 fn collection(args: &GetArgs, kind: Kind) -> String {

@@ -22,7 +22,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Verb};
+use args::{Cli, LogFormat, Verb};
+
+use crate::logging;
 
 /// Parses the command line and runs the verb; the exit codes are those of design section 5.
 pub fn main() -> ExitCode {
@@ -32,9 +34,26 @@ pub fn main() -> ExitCode {
         // Whoever read the output has seen enough: `defib get pods | head -1`.
         Err(error) if error.is::<output::Closed>() => exit::OK.into(),
         Err(error) => {
-            eprintln!("{error:#}");
+            logging::fatal(log_format(&cli.verb), &error);
             exit::code_of(&error).into()
         }
+    }
+}
+
+/// The form in which this verb tells what happens on standard error.
+fn log_format(verb: &Verb) -> LogFormat {
+    match verb {
+        Verb::Run(args) => args.log_format,
+        Verb::Validate(_)
+        | Verb::Apply(_)
+        | Verb::Get(_)
+        | Verb::Describe(_)
+        | Verb::Logs(_)
+        | Verb::Delete(_)
+        | Verb::Probe(_)
+        | Verb::Doctor(_)
+        | Verb::Demo(_)
+        | Verb::Version => LogFormat::Text,
     }
 }
 

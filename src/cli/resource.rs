@@ -26,6 +26,14 @@ impl Kind {
         }
     }
 
+    /// As in the field `kind`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Pods => "Pod",
+            Kind::Events => "Event",
+        }
+    }
+
     fn parse(word: &str) -> Result<Kind, UsageError> {
         match &*word.to_lowercase() {
             "pods" | "pod" | "po" => Ok(Kind::Pods),
@@ -105,6 +113,22 @@ pub fn pod_name(word: &str) -> Result<&str, UsageError> {
     }
 }
 
+/// The object of `--for TYPE/NAME`, with kubectl's words where it is none.
+///
+/// # Errors
+/// Another form, or another type.
+pub fn owner(word: &str) -> Result<(Kind, &str), UsageError> {
+    let usage = |text: &str| UsageError(format!("error: {text}"));
+    let (kind, name) = word.split_once('/').ok_or_else(|| usage("--for must be in resource/name form"))?;
+    if name.contains('/') {
+        return Err(usage("arguments in resource/name form may not have more than one slash"));
+    }
+    match name {
+        "" => Err(usage("--for must be in resource/name form")),
+        name => Ok((Kind::parse(kind)?, name)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +150,9 @@ mod tests {
         assert_eq!(pod_name("a"), Ok("a"));
         assert_eq!(pod_name("pod/a"), Ok("a"));
         assert!(pod_name("event/a").is_err());
+        assert_eq!(owner("po/a"), Ok((Kind::Pods, "a")));
+        for bad in ["a", "pod/", "pod/a/b", "node/a"] {
+            assert!(owner(bad).is_err(), "{bad}");
+        }
     }
 }

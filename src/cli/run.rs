@@ -4,7 +4,7 @@ use probe_core::sys::host;
 use probe_core::sys::spawn::Spawner;
 use probe_ebpf::LoadOptions;
 
-use super::args::RunArgs;
+use super::args::{LogFormat, RunArgs};
 use super::events::Printer;
 use super::{exit, manifests};
 use crate::agent::{self, Config, Ended};
@@ -28,7 +28,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if let Err(error) = host::raise_descriptor_limit() {
         tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
     }
-    let pods = manifests::load(&args.files, &args.manifest)?;
+    let pods = manifests::load(&args.files, &args.manifest, |field| match args.log_format {
+        LogFormat::Text => manifests::warn(field),
+        LogFormat::Json => tracing::warn!("{field}"),
+    })?;
     let config = Config {
         state_dir: paths::state_dir(args.state_dir.as_deref())?,
         socket: paths::socket_to_serve(args.socket.as_deref())?,

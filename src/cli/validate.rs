@@ -8,7 +8,7 @@ use super::{exit, manifests};
 /// # Errors
 /// [`probe_core::spec::LoadErrors`].
 pub fn run(args: &ValidateArgs) -> anyhow::Result<u8> {
-    for pod in manifests::load(&args.files, &args.manifest)? {
+    for pod in manifests::load(&args.files, &args.manifest, manifests::warn)? {
         println!("pod/{} valid", pod.name);
     }
     Ok(exit::OK)

@@ -72,19 +72,23 @@ pub async fn kill_all(shared: &Shared, instance: &Instance) {
 
 /// Kills what is there now and does not wait: the exits are the answer. False when that failed.
 pub fn kill_once(shared: &Shared, instance: &Instance) -> bool {
-    let main = kill_main(instance);
-    let rest = match (&instance.group, instance.main.get()) {
-        (Some(group), _) if group.exists() => group.kill().map_err(EndError::from),
-        (None, Some(main)) => {
-            let session = session(shared, instance, main.pid, main.start_ticks);
-            let killed = session.members().and_then(|members| {
-                members.into_iter().try_for_each(|member| member.kill().map(|_ended| ()))
-            });
-            killed.map_err(|source| EndError::Io { operation: "kill a process", source })
+    instance.note_strays();
+    // Found before the main process is killed: then descent is no longer to be seen.
+    let members = match instance.main.get() {
+        Some(main) if instance.group.is_none() || instance.has_strayed.get() => {
+            session(shared, instance, main.pid, main.start_ticks).members()
         }
+        _ => Ok(Vec::new()),
+    };
+    let main = kill_main(instance);
+    let rest = match &instance.group {
+        Some(group) if group.exists() => group.kill().map_err(EndError::from),
         _ => Ok(()),
     };
-    match main.and(rest) {
+    let killed = members
+        .and_then(|members| members.into_iter().try_for_each(|member| member.kill().map(|_ended| ())))
+        .map_err(|source| EndError::Io { operation: "kill a process", source });
+    match main.and(rest).and(killed) {
         Ok(()) => true,
         Err(error) => {
             tracing::error!(instance = ?instance.id, %error, "cannot kill a container after its grace period");
@@ -103,17 +107,24 @@ fn kill_main(instance: &Instance) -> Result<(), EndError> {
 async fn try_kill_all(shared: &Shared, instance: &Instance) -> Result<(), EndError> {
     // When it has ended already this finds nobody.
     kill_main(instance)?;
-    match (&instance.group, instance.main.get()) {
-        (Some(group), _) if group.exists() => Grouping::Instance(group).end().await,
-        (None, Some(main)) => {
-            ended(&main.pidfd).await?;
-            Grouping::Session(&session(shared, instance, main.pid, main.start_ticks)).end().await
-        }
-        _ => Ok(()),
+    if let Some(group) = instance.group.as_ref().filter(|group| group.exists()) {
+        Grouping::Instance(group).end().await?;
     }
+    if let Some(main) = instance.main.get()
+        && (instance.group.is_none() || instance.has_strayed.get())
+    {
+        ended(&main.pidfd).await?;
+        Grouping::Session(&session(shared, instance, main.pid, main.start_ticks)).end().await?;
+    }
+    Ok(())
 }
 
 fn session(shared: &Shared, instance: &Instance, leader: u32, leader_start_ticks: u64) -> Session {
+    if instance.group.is_some() {
+        // Orphans come to us only where there are no cgroups, so no process needs to be asked for marks.
+        let (files, environ) = (Vec::new(), None);
+        return Session { leader, leader_start_ticks, files, environ, orphans: Orphans::Ours };
+    }
     let environ = instance.launch.environ_block();
     let is_unique = shared
         .instances

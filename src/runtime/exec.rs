@@ -14,6 +14,7 @@ use probe_core::sys::pidfd;
 use probe_core::sys::procfs::{self, FileId};
 use probe_core::sys::session::{Orphans, Session};
 use probe_core::sys::spawn::{Birth, Newborn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 use tokio::net::unix::pipe::Receiver;
 
@@ -125,7 +126,8 @@ async fn in_place(
             leader_start_ticks: start_ticks,
             files,
             environ: None,
-            orphans: Orphans::Ours,
+            // Only where there are no cgroups are we the subreaper.
+            orphans: if place.is_some() { Orphans::Anybodys } else { Orphans::Ours },
         },
     };
     let mut output = [Captured::new(stdout), Captured::new(stderr)];
@@ -179,7 +181,7 @@ impl Process {
     ) -> Result<ExecResult, Failure> {
         let killed = match &outcome {
             Some(Ok(()) | Err(Failure::Run(_))) => Ok(()),
-            None | Some(Err(_)) => self.kill_tree(place).await,
+            None | Some(Err(_)) => self.kill_tree(place, output).await,
         };
         let status = pidfd::reap(self.pidfd.as_fd()).map_err(io("reap the process"))?;
         killed?;
@@ -195,14 +197,23 @@ impl Process {
         }
     }
 
-    async fn kill_tree(&self, place: Option<&(&Group, Place)>) -> Result<(), Failure> {
+    async fn kill_tree(
+        &self,
+        place: Option<&(&Group, Place)>,
+        output: &[Captured; 2],
+    ) -> Result<(), Failure> {
         // By its own descriptor first: it may have left its cgroup.
         pidfd::signal(self.pidfd.as_fd(), libc::SIGKILL).map_err(io("kill the process"))?;
-        match place {
-            Some((group, place)) => Grouping::Exec(group, place).end().await?,
-            None => Grouping::Session(&self.session).end().await?,
+        if let Some((group, place)) = place {
+            Grouping::Exec(group, place).end().await?;
         }
-        Ok(ended(&self.pidfd).await?)
+        ended(&self.pidfd).await?;
+        // A child may have left the cgroup as well. Then it still holds the pipes; to walk over all processes
+        // for every run that took too long would cost too much.
+        if place.is_none() || output.iter().any(Captured::is_held) {
+            Grouping::Session(&self.session).end().await?;
+        }
+        Ok(())
     }
 }
 
@@ -237,6 +248,13 @@ impl Captured {
                 break;
             }
         }
+    }
+
+    /// Whether a process still has the writing end.
+    fn is_held(&self) -> bool {
+        let mut pipe = [PollFd::new(&self.pipe, PollFlags::IN)];
+        let polled = poll(&mut pipe, Some(&Timespec::default()));
+        self.is_open && !(polled.is_ok() && pipe[0].revents().contains(PollFlags::HUP))
     }
 
     /// Whether there was something.

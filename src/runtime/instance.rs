@@ -10,6 +10,7 @@ use probe_core::model::pod::{ContainerSpec, PodSpec};
 use probe_core::model::time::Mono;
 use probe_core::sensor::ExitCell;
 use probe_core::sys::cgroup::{Group, Limits};
+use probe_core::sys::procfs;
 use tokio::sync::{Mutex, watch};
 
 use super::files::Files;
@@ -24,6 +25,8 @@ pub struct Instance {
     /// None where there are no cgroups: the session of the main process takes their place.
     pub group: Option<Group>,
     pub main: OnceCell<Main>,
+    /// The main process was seen outside its cgroup, and what it started there may be, too.
+    pub has_strayed: Cell<bool>,
     pub exit: OnceCell<ExitCell>,
     /// The record's file, once it is complete.
     pub record: RefCell<Option<PathBuf>>,
@@ -68,6 +71,7 @@ impl Instance {
             launch,
             group,
             main: OnceCell::new(),
+            has_strayed: Cell::new(false),
             exit: OnceCell::new(),
             record: RefCell::new(None),
             phase: watch::Sender::new(Phase::Starting),
@@ -80,6 +84,18 @@ impl Instance {
 
     pub fn spec(&self) -> &ContainerSpec {
         &self.pod.containers[self.id.container.at()]
+    }
+
+    /// Looks where the main process is, as long as that can be seen: not any more when it has ended.
+    pub fn note_strays(&self) {
+        let (Some(group), Some(main)) = (&self.group, self.main.get()) else { return };
+        // One that moved into a cgroup of its own below this one counts too: that costs only a longer look.
+        let is_listed =
+            group.main().pids().is_ok_and(|pids| pids.lines().any(|pid| pid.parse() == Ok(main.pid)));
+        let is_alive = || procfs::stat(main.pid).is_ok_and(|stat| stat.is_some_and(|stat| !stat.is_zombie()));
+        if !is_listed && is_alive() {
+            self.has_strayed.set(true);
+        }
     }
 
     /// Resolves when the start has succeeded or failed.

@@ -24,6 +24,7 @@ async fn run(shared: Rc<Shared>, instance: Rc<Instance>) {
     tokio::select! {
         () = async {
             if instance.started().await == Phase::Running {
+                instance.note_strays();
                 signal(&instance);
                 instance.ending().await;
             }

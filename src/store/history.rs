@@ -17,6 +17,8 @@ pub struct Change<T> {
     pub kind: ChangeKind,
     /// The object as it is after the change, or as it last was when it is deleted.
     pub object: T,
+    /// The object as it was, if something has changed that it can be selected by. Its version is this change's.
+    pub before: Option<T>,
 }
 
 /// The watcher wants changes that are no longer kept (`410 Expired`): it has to list again.
@@ -83,7 +85,7 @@ mod tests {
         let mut history = History::new(10, 3);
         assert_eq!(history.after(9, 9).unwrap_err(), Expired { oldest: 10 });
         for version in [11, 14, 15, 20] {
-            history.push(Change { version, kind: ChangeKind::Added, object: () }, 1);
+            history.push(Change { version, kind: ChangeKind::Added, object: (), before: None }, 1);
         }
         let versions = |after, max| {
             let found = history.after(after, max)?;
@@ -93,7 +95,7 @@ mod tests {
         assert_eq!(versions(11, 9), Ok(vec![14, 15, 20]));
         assert_eq!(versions(12, 2), Ok(vec![14, 15]));
         assert_eq!(versions(20, 9), Ok(vec![]));
-        history.push(Change { version: 21, kind: ChangeKind::Added, object: () }, 2);
+        history.push(Change { version: 21, kind: ChangeKind::Added, object: (), before: None }, 2);
         let found = history.after(15, 9).unwrap();
         assert_eq!(found.iter().map(|change| change.version).collect::<Vec<_>>(), [20, 21]);
     }

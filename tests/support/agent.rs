@@ -1,4 +1,4 @@
-//! A running `defib run`.
+//! A running `defib run`, or another verb that goes on by itself.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -134,6 +134,13 @@ impl World {
         agent
     }
 
+    /// Starts a verb that goes on by itself, such as a watch; its output is [`Agent::events`].
+    pub fn start(&self, args: &[&str]) -> Agent {
+        let mut command = self.command();
+        command.args(args);
+        Agent::start(self, command)
+    }
+
     /// Spawns inside the network namespace, on the CPU that [`World::pinned_to`] named.
     pub(crate) fn spawn(&self, command: &mut Command) -> Child {
         let spawned = self.net.inside(|| {

@@ -165,9 +165,16 @@ fn across(pods: &[PodSpec], places: &[Place], problems: &mut Vec<Problem>) {
     let mut ports: BTreeMap<(u16, u8), Vec<(String, String)>> = BTreeMap::new();
     for (pod, place) in pods.iter().zip(places) {
         let mut problem = |text: String| problems.push(Problem { place: place.clone(), text });
-        if let Some(first) = names.insert((&pod.namespace, &pod.name), place) {
+        let first = *names.entry((&pod.namespace, &pod.name)).or_insert(place);
+        if !std::ptr::eq(first, place) {
             let name = format!("{}/{}", pod.namespace, pod.name);
-            problem(format!("metadata.name: Duplicate value: {name:?}: it is also in {first}"));
+            let text = format!("metadata.name: Duplicate value: {name:?}: the pod is defined twice");
+            problem(match first == place {
+                true => format!("{text}: {} is given more than once", place.file),
+                false => format!("{text}, first in {first}"),
+            });
+            // That it wants its own ports again says nothing new.
+            continue;
         }
         for container in &pod.containers {
             for port in &container.ports {

@@ -67,8 +67,10 @@ fn lists_and_selectors() {
         assert_eq!(list["metadata"]["resourceVersion"], (START + 2).to_string());
         let bad = world.get("/api/v1/pods?fieldSelector=spec.x=1").await;
         bad.assert_error(400, "BadRequest", "field label not supported: spec.x");
-        let labels = world.get("/api/v1/pods?labelSelector=a%3Db").await;
-        labels.assert_error(400, "BadRequest", "labelSelector is not served here; leave it out");
+        assert_eq!(names("/api/v1/pods?labelSelector=app%3Db").await, ["b"]);
+        assert_eq!(names("/api/v1/pods?labelSelector=app%20in%20(a,c),!x").await, ["a"]);
+        let labels = world.get("/api/v1/pods?labelSelector=a%3E1").await;
+        labels.assert_error(400, "BadRequest", "unable to parse requirement: \"a>1\" in \"a>1\"");
     });
 }
 
@@ -95,8 +97,10 @@ fn events_merged_and_raw() {
         assert_eq!(typed.source.unwrap().component.as_deref(), Some("kubelet"));
         let missing = world.get("/api/v1/namespaces/default/events/x").await;
         missing.assert_error(404, "NotFound", "events \"x\" not found");
-        let other = world.get("/api/v1/events?fieldSelector=involvedObject.uid%3Dx").await.body;
-        assert_eq!(other["items"], json!([]));
+        for nobody in ["fieldSelector=involvedObject.uid%3Dx", "labelSelector=app%3Da"] {
+            let other = world.get(&format!("/api/v1/events?{nobody}")).await.body;
+            assert_eq!(other["items"], json!([]), "{nobody}");
+        }
         let raw = world.get("/apis/defib.dev/v1/rawevents").await.body;
         let times: Vec<_> =
             raw["items"].as_array().unwrap().iter().map(|event| event["time"].clone()).collect();

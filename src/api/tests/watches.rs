@@ -41,6 +41,35 @@ fn a_watch_shows_what_is_there_and_what_happens() {
 }
 
 #[test]
+fn a_pod_whose_labels_change_comes_and_goes() {
+    with_api(|world| async move {
+        world.publish(1, "a", &["main"]);
+        let path = format!("{WATCH}&resourceVersion={}&labelSelector=on%3Dyes", START + 1);
+        let mut stream = watch(&world, &path).await;
+        for (restarts, on) in [(1, "yes"), (2, "yes"), (3, "no"), (4, "no"), (5, "yes")] {
+            world.publish_as(1, "a", &["main"], |snapshot| {
+                let spec = std::sync::Arc::get_mut(&mut snapshot.spec).unwrap();
+                spec.manifest_json = json!({"metadata": {"labels": {"on": on}}}).to_string().into();
+                snapshot.status.containers[0].restart_count = restarts;
+            });
+        }
+        world.store.apply(StoreUpdate::PodGone(PodUid(1)));
+        // The pod as it was when it still belonged here, with the version of the change that took it away.
+        for (kind, after, restarts) in
+            [("ADDED", 2, 1), ("MODIFIED", 3, 2), ("DELETED", 4, 2), ("ADDED", 6, 5), ("DELETED", 7, 5)]
+        {
+            let (seen, object) = stream.event().await;
+            let version = (START + after).to_string();
+            assert_eq!((&*seen, &object["metadata"]["resourceVersion"]), (kind, &json!(version)));
+            assert_eq!(
+                object["status"]["containerStatuses"][0]["restartCount"], restarts,
+                "{kind} {version}"
+            );
+        }
+    });
+}
+
+#[test]
 fn events_are_watched_too() {
     with_api(|world| async move {
         let mut stream = watch(&world, "/api/v1/events?watch=1").await;

@@ -9,7 +9,7 @@ use probe_core::model::pod::{PodSpec, TerminationMessagePolicy};
 use probe_core::model::runtime::{ExitStatus, RuntimeCmd};
 use probe_core::sys::procfs;
 
-use super::world::{World, lines_of, shell, signalled};
+use super::world::{Elsewhere, World, lines_of, shell, signalled};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -97,6 +97,31 @@ fn leftovers_end_with_the_container() {
     world.clean_up(id);
     assert!(!family.iter().any(|&pid| is_alive(pid)), "{family:?}");
     assert_eq!(cgroups_of(&pod), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn one_that_left_its_cgroup_ends_too() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = World::new();
+    for (name, ending, grace, expected) in [
+        ("stubborn", "trap '' TERM; while :; do sleep 1000; done", Duration::from_millis(10), signalled(9)),
+        ("obeys", "exec sleep 1000", LONG, signalled(15)),
+    ] {
+        let elsewhere = Elsewhere::new();
+        // With children there, and on stubborn's side one in a session of its own.
+        let child = if name == "stubborn" { "setsid sleep 1000 &" } else { "(trap '' TERM; sleep 1000) &" };
+        let script = format!("{}; {child} echo $! > {name}; {ending}", elsewhere.enter());
+        let (id, main) = world.start(&world.pod(shell(&script)), 0);
+        let child: u32 = lines_of(&world.path(name), 1)[0].parse().unwrap();
+        assert!(elsewhere.pids().lines().any(|pid| pid.parse() == Ok(main)), "{name} has left");
+        world.submit(RuntimeCmd::Stop { instance: id, grace });
+        assert_eq!(world.exited(id), expected, "{name}");
+        world.clean_up(id);
+        assert!(!is_alive(child), "{name}: its child");
+        assert_eq!(elsewhere.pids(), "", "{name}");
+    }
 }
 
 #[test]

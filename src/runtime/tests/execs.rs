@@ -7,7 +7,7 @@ use probe_core::model::pod::{EnvValue, EnvVar};
 use probe_core::model::runtime::{ExecResult, ExitStatus};
 
 use super::ends::{FAMILY, family_pids, is_alive};
-use super::world::{World, lines_of, shell};
+use super::world::{Elsewhere, World, lines_of, shell};
 
 fn exited(code: u8, output: &str) -> ExecResult {
     ExecResult::Exited { status: ExitStatus::Code(code), output: output.into() }
@@ -60,6 +60,34 @@ fn a_timeout_kills_the_whole_tree() {
     let family = family_pids(&world.path("pids"));
     assert_eq!(world.exec_done(1), ExecResult::TimedOut);
     assert!(!family.iter().any(|&pid| is_alive(pid)), "{family:?}");
+    world.submit(probe_core::model::runtime::RuntimeCmd::Stop { instance: id, grace: Duration::ZERO });
+    world.exited(id);
+    world.clean_up(id);
+}
+
+#[test]
+fn a_timeout_kills_those_who_left_the_cgroup() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = World::new();
+    let (id, _) = world.start(&world.pod(shell("exec sleep 1000")), 0);
+    let timeout = Some(Duration::from_secs(1));
+    // The run itself, a child of it, and an orphan in a session of its own.
+    let moved = "echo $$ >> pids; sleep 1000";
+    for (number, before, after) in
+        [(1, "", ""), (2, "sh -c '", "'; :"), (3, "(setsid sh -c '", "' &); sleep 1000")]
+    {
+        let elsewhere = Elsewhere::new();
+        let script = format!("{before}{}; {moved}{after}", elsewhere.enter());
+        world.submit_exec(id, number, &["/bin/sh", "-c", &script], timeout);
+        let pid: u32 = lines_of(&world.path("pids"), 1)[0].parse().unwrap();
+        assert!(elsewhere.pids().lines().any(|line| line.parse() == Ok(pid)), "{script}");
+        assert_eq!(world.exec_done(number), ExecResult::TimedOut, "{script}");
+        assert!(!is_alive(pid), "{script}");
+        assert_eq!(elsewhere.pids(), "", "{script}");
+        std::fs::remove_file(world.path("pids")).unwrap();
+    }
     world.submit(probe_core::model::runtime::RuntimeCmd::Stop { instance: id, grace: Duration::ZERO });
     world.exited(id);
     world.clean_up(id);

@@ -224,6 +224,39 @@ pub fn container(command: &[&str]) -> ContainerSpec {
     }
 }
 
+/// A cgroup beside all of defib's, for processes that leave theirs.
+pub struct Elsewhere(PathBuf);
+
+impl Elsewhere {
+    pub fn new() -> Elsewhere {
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists()).expect("a v2 tree");
+        let mut number = [0; 8];
+        getrandom::fill(&mut number).unwrap();
+        let dir = root.join(format!("defib-test-{:016x}", u64::from_ne_bytes(number)));
+        fs::create_dir(&dir).unwrap();
+        Elsewhere(dir)
+    }
+
+    /// What a shell does to move there; all that it starts from then on is there too.
+    pub fn enter(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs", self.0.display())
+    }
+
+    /// Those in it that have not ended.
+    pub fn pids(&self) -> String {
+        fs::read_to_string(self.0.join("cgroup.procs")).unwrap()
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // Only a failed test leaves somebody here, who is killed; the folder of one who still ends stays.
+        let _killed = fs::write(self.0.join("cgroup.kill"), "1");
+        let _removed = fs::remove_dir(&self.0);
+    }
+}
+
 /// Waits until a file that a container writes has so many lines, and gives them.
 pub fn lines_of(path: &Path, count: usize) -> Vec<String> {
     let inotify = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).unwrap();

@@ -151,6 +151,12 @@ impl Place {
         Events::open(&self.dir)
     }
 
+    /// The pids of the processes that are here now, one per line; those in folders below are not told.
+    pub fn pids(&self) -> Result<String, CgroupError> {
+        let path = self.dir.join("cgroup.procs");
+        fs::read_to_string(&path).map_err(|source| CgroupError::new("read", &path, source))
+    }
+
     /// Removes the leaf of a finished exec run; one that still holds processes stays, and goes with the instance.
     pub fn remove(&self) {
         let _still_used = fs::remove_dir(&self.dir);
