@@ -46,6 +46,10 @@ impl Deaths for Programs {
         Some(Mark { rss_bytes: rss_kib.map(|kib| kib.saturating_mul(1_024)) })
     }
 
+    fn marked(&mut self) -> Vec<u32> {
+        self.reader.marked()
+    }
+
     fn lost(&mut self) -> u64 {
         match self.reader.counts() {
             Ok(Counts { lost, .. }) => self.lost = lost,

@@ -4,10 +4,13 @@ use serde_json::{Value, json};
 use test_support::{AFTER_A_WHILE, Agent, World, eventually};
 
 /// Of the container; a child then takes several times as much.
-const LIMIT: &str = "64Mi";
+const LIMIT_MIB: u64 = 32;
+/// Victims in all, over so many pods at the same time; and without the programs in the kernel.
+const RUNS: usize = 200;
+const PODS: usize = 4;
 const KILLS: usize = 20;
-/// `tail` keeps its last line in memory, and this one has no end within the limit.
-const HUNGRY: &str = "head -c 400m /dev/zero | tail >/dev/null";
+/// `tail` keeps its last line in memory, and this one has no end.
+const HUNGRY: &str = "tail /dev/zero";
 
 fn pod(name: &str, script: &str, annotations: Value, restart_policy: &str) -> String {
     json!({
@@ -17,7 +20,7 @@ fn pod(name: &str, script: &str, annotations: Value, restart_policy: &str) -> St
             "restartPolicy": restart_policy, "terminationGracePeriodSeconds": 1,
             "containers": [
                 {"name": "eater", "command": ["/bin/sh", "-c", script],
-                 "resources": {"limits": {"memory": LIMIT}}},
+                 "resources": {"limits": {"memory": format!("{LIMIT_MIB}Mi")}}},
                 {"name": "other", "command": ["/bin/sleep", "1000"]},
             ],
         },
@@ -40,20 +43,38 @@ fn kills(agent: &Agent) -> usize {
 }
 
 #[test]
-fn every_child_is_told_and_the_container_lives() {
+fn every_victim_is_named_with_its_container() {
     let world = World::new();
-    let script = format!(
-        "for n in $(seq {KILLS}); do {HUNGRY}; echo survived $n; done; echo finished; exec sleep 1000"
-    );
-    let mut agent = started(&world, &pod("p", &script, json!({}), "Always"));
+    let pods: Vec<String> =
+        (0..PODS).map(|n| pod(&format!("p{n}"), &victims(PODS), json!({}), "Always")).collect();
+    let files: Vec<String> =
+        pods.iter().enumerate().map(|(n, pod)| world.write(&format!("{n}.json"), pod)).collect();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let mut agent = world.run(&files, &["--sensor", "ebpf"]);
+    eventually("the last victim is told of", AFTER_A_WHILE, || (kills(&agent) >= RUNS).then_some(()));
+    let events = agent.events().all();
+    for n in 0..PODS {
+        let name = format!("p{n}");
+        let wanted = logged_victims(&world, &name);
+        let object = format!("pod/{name} ");
+        let told = events.iter().filter(|line| line.contains("ChildOOMKilled") && line.contains(&object));
+        let named: Vec<u32> = told.map(|line| victim_in(line)).collect();
+        assert_eq!(named, wanted, "{name}: {}", agent.printed());
+        for container in ["eater", "other"] {
+            assert_eq!(world.container_status(&name, container)["restartCount"], 0);
+        }
+    }
+    assert_eq!(agent.terminate(), 0);
+}
+
+#[test]
+fn without_the_programs_every_victim_is_counted() {
+    let world = World::new();
+    let pod = pod("p", &victims(RUNS / KILLS), json!({}), "Always");
+    let mut agent = world.run(&[&world.write("pod.json", &pod)], &["--sensor", "pidfd"]);
     eventually("the last child is told of", AFTER_A_WHILE, || (kills(&agent) >= KILLS).then_some(()));
-    eventually("the script ends", AFTER_A_WHILE, || {
-        world.defib(&["logs", "p", "-c", "eater"]).stdout.contains("finished").then_some(())
-    });
-    assert_eq!(kills(&agent), KILLS, "{}", agent.printed());
-    let told = agent.events().all();
-    let told: Vec<&String> = told.iter().filter(|line| line.contains("ChildOOMKilled")).collect();
-    for line in &told {
+    assert_eq!((kills(&agent), logged_victims(&world, "p").len()), (KILLS, KILLS), "{}", agent.printed());
+    for line in agent.events().all().iter().filter(|line| line.contains("ChildOOMKilled")) {
         assert!(line.contains("Warning"), "{line}");
         assert!(line.contains("memory limit of the container was reached"), "{line}");
     }
@@ -61,6 +82,43 @@ fn every_child_is_told_and_the_container_lives() {
         assert_eq!(world.container_status("p", container)["restartCount"], 0);
     }
     assert_eq!(agent.terminate(), 0);
+}
+
+/// Loses `RUNS / share` children and lives on. Every tenth is fed by another process, and may then wait for memory for
+/// seconds before it can end.
+fn victims(share: usize) -> String {
+    format!(
+        "for n in $(seq {}); do \
+           if [ $((n % 10)) = 0 ]; then head -c 400m /dev/zero | tail & else tail /dev/zero & fi; \
+           echo victim $!; wait $!; \
+         done; echo finished; exec sleep 1000",
+        RUNS / share
+    )
+}
+
+/// What the shell knows of its victims, in their order.
+fn logged_victims(world: &World, pod: &str) -> Vec<u32> {
+    let log = eventually("the script ends", AFTER_A_WHILE, || {
+        let log = world.defib(&["logs", pod, "-c", "eater"]).stdout;
+        log.contains("finished").then_some(log)
+    });
+    log.lines().filter_map(|line| line.strip_prefix("victim ")?.parse().ok()).collect()
+}
+
+/// The pid in an event that has every fact.
+fn victim_in(line: &str) -> u32 {
+    let facts = line.split_once("Process ").and_then(|(_, facts)| facts.split_once(" (tail, "));
+    let (pid, rest) = facts.unwrap_or_else(|| panic!("no victim: {line}"));
+    let (kib, rest) = rest.split_once(" KiB resident)").unwrap_or_else(|| panic!("no memory: {line}"));
+    let limit_kib = LIMIT_MIB * 1_024;
+    // With the file pages that it shares with others it may be a little over the limit.
+    let kib: u64 = kib.parse().unwrap();
+    assert!((limit_kib / 2..limit_kib * 2).contains(&kib), "{line}");
+    assert_eq!(
+        rest.trim_end(),
+        " of container eater was killed for memory; memory limit of the container was reached"
+    );
+    pid.parse().unwrap()
 }
 
 #[test]

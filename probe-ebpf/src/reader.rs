@@ -9,7 +9,7 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramInfo;
 use thiserror::Error;
 
-use crate::abi::{Counts, Death, Mark};
+use crate::abi::{Counts, Death, MARKS_MAX, Mark};
 use crate::loader::ProgramCost;
 
 /// The tables of the programs cannot be read any more.
@@ -59,6 +59,12 @@ impl Reader {
         let mark = self.marks.get(&pid, 0).ok()?;
         let _taken = self.marks.remove(&pid);
         (mark.at_boot_ns >= start_boot_ns).then_some(mark)
+    }
+
+    /// Pids of the marks that were not taken, at most [`crate::abi::MARKS_MAX`].
+    pub fn marked(&self) -> Vec<u32> {
+        // A key that is removed meanwhile may end the walk early; who asks for it asks again.
+        self.marks.keys().map_while(Result::ok).take(MARKS_MAX as usize).collect()
     }
 
     /// What was counted since the load, over all CPUs. Each grows only.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use probe_core::engine::Inbox;
 use probe_core::executor::{Input, Output, Shard};
-use probe_core::model::id::{PodUid, ProbeKey, Ticket};
+use probe_core::model::id::{InstanceId, PodUid, ProbeKey, Ticket};
 use probe_core::model::probe::{ProbeCmd, RunResult};
-use probe_core::model::runtime::RuntimeCmd;
+use probe_core::model::runtime::{RuntimeCmd, RuntimeEvent};
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
 
@@ -108,8 +108,36 @@ fn run(mut shard: Shard, inbox: &Receiver<Input>, routes: Routes) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         inputs.extend(inbox.try_iter().take(TURN_INPUTS_MAX - inputs.len()));
+        let ends = ends_to_time(&inputs);
         next = shard.turn(clock::now(), &mut inputs, &mut outputs);
+        say_decided(&ends);
         carrier.carry(&mut outputs);
+    }
+}
+
+/// What `DEFIB_LOG=defib::decided=trace` shows: `cargo xtask bench sensor` reads it.
+const DECIDED: &str = "defib::decided";
+
+/// The ends among the inputs, when somebody measures.
+fn ends_to_time(inputs: &[Input]) -> Vec<InstanceId> {
+    if !tracing::enabled!(target: DECIDED, tracing::Level::TRACE) {
+        return Vec::new();
+    }
+    let end = |input: &Input| match input {
+        Input::Runtime(RuntimeEvent::Exited { instance, .. }) => Some(*instance),
+        _ => None,
+    };
+    inputs.iter().filter_map(end).collect()
+}
+
+/// The turn is over: what follows from these ends is decided.
+fn say_decided(ends: &[InstanceId]) {
+    if ends.is_empty() {
+        return;
+    }
+    let at_ns = clock::now().mono.as_ns();
+    for InstanceId { pod, container, restart_count } in ends {
+        tracing::trace!(target: DECIDED, %pod, container = container.0, restart_count, at_ns, "an end is decided");
     }
 }
 

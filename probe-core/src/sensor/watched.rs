@@ -14,7 +14,7 @@ use crate::model::id::InstanceId;
 use crate::model::limits::{EARLY_DEATHS_MAX, OOM_NAMING, OOM_SETTLE, OOM_SUSPECTS_MAX};
 use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, OomVictim, RuntimeEvent};
 use crate::model::time::{Mono, Now};
-use crate::sys::cgroup::{OomKills, OomWatch, Uncounted};
+use crate::sys::cgroup::{OomKills, OomWatch, Uncounted, is_member};
 use crate::sys::procfs;
 
 const SIGKILL: u8 = 9;
@@ -222,6 +222,7 @@ impl Watched {
         let waited = now.mono.since(self.untold.since);
         if !self.container.kills_together || waited >= OOM_SETTLE {
             self.name_suspects(&mut marks, now, out);
+            self.name_dying(&mut marks, now, out);
         }
         if self.untold.kills == 0 {
             return Next::Settled;
@@ -270,7 +271,7 @@ impl Watched {
         let mark =
             if self.container.kills_together { None } else { marks.take(death.pid, death.start_boot_ns) };
         if let Some(mark) = mark {
-            self.name(&death, mark, now, out);
+            self.name(death.pid, command(&death.command), mark, now, out);
             return Next::Nothing;
         }
         if self.container.oom.is_none() || !marks.exist() {
@@ -284,8 +285,8 @@ impl Watched {
         Next::Nothing
     }
 
-    /// A marked process of the container has died of SIGKILL.
-    fn name(&mut self, death: &Death, mark: Mark, now: Now, out: &mut Vec<RuntimeEvent>) {
+    /// A marked process of the container was sent SIGKILL.
+    fn name(&mut self, pid: u32, command: Box<str>, mark: Mark, now: Now, out: &mut Vec<RuntimeEvent>) {
         self.look_for_kills(now.mono);
         let limit = match (&self.container.oom, self.untold.kills) {
             (None, _) => self.container.uncounted.limit(),
@@ -293,9 +294,28 @@ impl Watched {
             (Some(_), 0) => return,
             (Some(_), _) => self.untold.take(1),
         };
-        let victim =
-            OomVictim { pid: death.pid, command: command(&death.command), rss_bytes: mark.rss_bytes };
+        let victim = OomVictim { pid, command, rss_bytes: mark.rss_bytes };
         self.tell_child(OomFacts { kills: 1, victim: Some(victim), limit }, now, out);
+    }
+
+    /// Marked processes of the container that have not ended yet. One that waits for memory itself can take seconds.
+    fn name_dying(&mut self, marks: &mut Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) {
+        let Some(cgroup_id) = self.container.member.cgroup_id else { return };
+        for thread in marks.all() {
+            if self.untold.kills == 0 {
+                return;
+            }
+            let stat = procfs::stat(thread).ok().flatten().filter(|_| is_member(thread, cgroup_id));
+            let names = procfs::process_of(thread).zip(procfs::name(thread));
+            let (Some(stat), Some((pid, name))) = (stat, names) else { continue };
+            // The end of the main process says it by itself.
+            if pid == self.container.member.pid {
+                continue;
+            }
+            if let Some(mark) = marks.take(thread, stat.start_ticks.saturating_mul(TICK_NS)) {
+                self.name(pid, name.into(), mark, now, out);
+            }
+        }
     }
 
     fn name_suspects(&mut self, marks: &mut Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) {
@@ -305,7 +325,7 @@ impl Watched {
                 continue;
             }
             match marks.take(death.pid, death.start_boot_ns) {
-                Some(mark) => self.name(&death, mark, now, out),
+                Some(mark) => self.name(death.pid, command(&death.command), mark, now, out),
                 None => self.suspects.push(death),
             }
         }
@@ -407,6 +427,10 @@ pub(super) struct Marks<'a>(pub Option<&'a mut (dyn Deaths + 'static)>);
 impl Marks<'_> {
     fn exist(&self) -> bool {
         self.0.as_ref().is_some_and(|deaths| deaths.has_marks())
+    }
+
+    fn all(&mut self) -> Vec<u32> {
+        self.0.as_mut().map(|deaths| deaths.marked()).unwrap_or_default()
     }
 
     fn take(&mut self, pid: u32, start_boot_ns: u64) -> Option<Mark> {

@@ -60,6 +60,18 @@ fn is_killed(status: &str) -> bool {
         .any(|mask| mask & SIGKILL_BIT != 0)
 }
 
+/// The name of a process or thread (`comm`); None when it is gone.
+pub fn name(pid: u32) -> Option<String> {
+    let text = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(text.strip_suffix(b"\n").unwrap_or(&text)).into_owned())
+}
+
+/// The process that a thread belongs to; None when it is gone.
+pub fn process_of(thread: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+}
+
 /// Every process that is visible now. Those that end while we look are left out.
 pub fn all() -> io::Result<Vec<Stat>> {
     let mut stats = Vec::new();
@@ -166,6 +178,10 @@ mod tests {
         let listed = all().unwrap().into_iter().find(|stat| stat.pid == own.pid).unwrap();
         assert_eq!((listed.start_ticks, listed.parent), (own.start_ticks, own.parent));
         assert_eq!(stat(u32::MAX).unwrap(), None);
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        assert_eq!(process_of(thread), Some(own.pid));
+        assert!(!name(own.pid).unwrap().ends_with('\n'));
+        assert_eq!((name(u32::MAX), process_of(u32::MAX)), (None, None));
     }
 
     #[test]

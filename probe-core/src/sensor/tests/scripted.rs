@@ -78,6 +78,10 @@ impl Deaths for Scripted {
         self.script.inner.lock().unwrap().marks.remove(&pid)
     }
 
+    fn marked(&mut self) -> Vec<u32> {
+        self.script.inner.lock().unwrap().marks.keys().copied().collect()
+    }
+
     fn lost(&mut self) -> u64 {
         self.script.inner.lock().unwrap().lost
     }

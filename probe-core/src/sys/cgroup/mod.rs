@@ -13,7 +13,7 @@ mod tree;
 pub use group::{Events, Group, KillMethod, Place};
 pub use limits::Limits;
 pub use oom::{OomKills, OomWatch};
-pub use tree::{NoCgroups, Tree, Uncounted};
+pub use tree::{NoCgroups, Tree, Uncounted, is_member};
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

@@ -12,7 +12,7 @@ use super::limits::{self, Limits};
 use super::mounts::Mounts;
 use super::{CgroupError, oom, write_control};
 use crate::model::id::PodUid;
-use crate::model::limits::CGROUP_MAKE_ATTEMPTS;
+use crate::model::limits::{CGROUP_DEPTH_MAX, CGROUP_MAKE_ATTEMPTS};
 use crate::model::runtime::OomLimit;
 
 /// Why there are no cgroups for us, as a clause for the start message.
@@ -225,6 +225,16 @@ fn try_root(root: &Path) -> io::Result<()> {
     retry_make(&root.join("defib/pods"), || Ok(())).map_err(|error| error.source)
 }
 
+/// Whether a process is in the v2 cgroup with this id, or below it. False for one that is gone.
+pub fn is_member(pid: u32, id: u64) -> bool {
+    let Some(mount) = Mounts::parse(&read_proc("/proc/self/mountinfo")).v2 else { return false };
+    let text = read_proc(&format!("/proc/{pid}/cgroup"));
+    let Some(path) = own_v2_path(&text) else { return false };
+    let dir = mount.join(path.trim_start_matches('/'));
+    let mut way = dir.ancestors().take_while(|dir| dir.starts_with(&mount)).take(CGROUP_DEPTH_MAX);
+    way.any(|dir| rustix::fs::stat(dir).is_ok_and(|found| found.st_ino == id))
+}
+
 /// Memory that no counter of a container's own watches.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Uncounted {
@@ -246,7 +256,7 @@ fn own_v1_path<'a>(text: &'a str, controller: &str) -> Option<&'a str> {
     })
 }
 
-/// Our path in the v2 tree, from `/proc/self/cgroup` (cgroups(7)).
+/// The path in the v2 tree, from a `/proc/<pid>/cgroup` (cgroups(7)).
 fn own_v2_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
