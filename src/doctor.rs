@@ -1,6 +1,8 @@
 //! What defib can use on this host, what not, why, and the cure. It looks at the same places as a start does, and
 //! leaves nothing behind.
 
+mod programs;
+
 use probe_core::engine::EngineError;
 use probe_core::ring::{TaskRun, Uring, UringOptions};
 use probe_core::sys::cgroup::Tree;
@@ -45,6 +47,7 @@ pub fn examine() -> Vec<Finding> {
     let mut findings = Vec::new();
     rings(&mut findings);
     findings.push(exits());
+    findings.extend(programs::examine());
     cgroups(&mut findings);
     findings.push(if host::is_root() {
         Finding::used("other-users", "runAsUser and runAsGroup of any user")
@@ -57,6 +60,7 @@ pub fn examine() -> Vec<Finding> {
         let why = "no termination message files; FallbackToLogsOnError works";
         Finding::unused("mount-namespaces", why, "run defib as root with CAP_SYS_ADMIN")
     });
+    findings.push(capabilities());
     // As a start does. What cannot be raised is what is reported.
     let _stays = host::raise_descriptor_limit();
     findings.push(descriptors(host::descriptor_limit()));
@@ -73,7 +77,13 @@ fn rings(findings: &mut Vec<Finding>) {
     let deferred = "deferred-completions";
     match ring {
         Ok(ring) => {
-            findings.push(Finding::used("io_uring", "probes run on rings of their own").required());
+            findings.push(
+                Finding::used(
+                    "io_uring",
+                    "probes: direct descriptors, linked operations, cancel by descriptor",
+                )
+                .required(),
+            );
             findings.push(if ring.is_deferred() {
                 Finding::used(deferred, "completions run when the engine asks (DEFER_TASKRUN)")
             } else {
@@ -127,6 +137,19 @@ fn cgroups(findings: &mut Vec<Finding>) {
         });
     }
     tree.remove_if_empty();
+}
+
+fn capabilities() -> Finding {
+    let missing = host::missing_capabilities();
+    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+    match missing.first() {
+        None => Finding::used("capabilities", "all that defib can use"),
+        Some(_) => {
+            let lost: Vec<String> = missing.iter().map(|(name, what)| format!("{name}: {what}")).collect();
+            let cure = format!("run defib as root, or with {}", names.join(", "));
+            Finding::unused("capabilities", format!("missing {}", lost.join("; ")), cure)
+        }
+    }
 }
 
 fn descriptors(limit: u64) -> Finding {

@@ -6,21 +6,33 @@ use std::os::fd::{AsFd, BorrowedFd};
 use probe_core::model::runtime::ExitStatus;
 use probe_core::model::time::Mono;
 use probe_core::sensor::{Death, Deaths, Kernel, Key, Mark, Member, Registry};
+use probe_core::sys::tracefs::with_tracefs;
 use probe_ebpf::abi::{self, Counts};
 use probe_ebpf::{Lack, LoadError, LoadOptions, Loaded};
 
-/// Loads the programs. What they do without on this kernel comes with them.
+/// The programs, running.
+pub struct Programs {
+    pub kernel: Kernel,
+    /// What they do without on this kernel.
+    pub lacks: Vec<Lack>,
+    /// Name of the one at `sched_process_exit`.
+    pub exit_program: &'static str,
+}
+
+/// Loads the programs.
 ///
 /// # Errors
 /// They do not run here.
-pub fn load(options: LoadOptions) -> Result<(Kernel, Vec<Lack>), LoadError> {
-    let Loaded { registry, reader, lacks, exit_program: _ } = probe_ebpf::load(options)?;
+pub fn load(options: LoadOptions) -> Result<Programs, LoadError> {
+    let loaded = with_tracefs(|| probe_ebpf::load(options))?;
+    let Loaded { registry, reader, lacks, exit_program } = loaded;
     let has_marks = !lacks.iter().any(|lack| matches!(lack, Lack::MarkVictim { .. }));
-    let deaths = Programs { reader, has_marks, lost: 0 };
-    Ok((Kernel { deaths: Box::new(deaths), registry: Box::new(Containers(registry)) }, lacks))
+    let deaths = Records { reader, has_marks, lost: 0 };
+    let kernel = Kernel { deaths: Box::new(deaths), registry: Box::new(Containers(registry)) };
+    Ok(Programs { kernel, lacks, exit_program })
 }
 
-struct Programs {
+struct Records {
     reader: probe_ebpf::Reader,
     has_marks: bool,
     /// As far as it could be read.
@@ -29,13 +41,13 @@ struct Programs {
 
 struct Containers(probe_ebpf::Registry);
 
-impl AsFd for Programs {
+impl AsFd for Records {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
 }
 
-impl Deaths for Programs {
+impl Deaths for Records {
     fn next(&mut self) -> Option<Death> {
         self.reader.take_death().as_ref().map(death)
     }

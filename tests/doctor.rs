@@ -33,6 +33,9 @@ fn an_ordinary_user_is_told_the_cures() {
     for feature in ["io_uring", "pidfd", "descriptors"] {
         assert!(is_used(&findings, feature), "{feature}: {findings:?}");
     }
+    for feature in ["ebpf", "exit-tracepoint", "oom-tracepoint", "ring-buffer", "capabilities"] {
+        assert!(!is_used(&findings, feature), "{feature}: {findings:?}");
+    }
     for feature in ["cgroups", "memory-limits", "oom-counters", "other-users", "mount-namespaces"] {
         assert!(!is_used(&findings, feature), "{feature}: {findings:?}");
     }

@@ -112,13 +112,13 @@ fn victim_in(line: &str) -> u32 {
     let (kib, rest) = rest.split_once(" KiB resident)").unwrap_or_else(|| panic!("no memory: {line}"));
     let limit_kib = LIMIT_MIB * 1_024;
     // With the file pages that it shares with others it may be a little over the limit.
-    let kib: u64 = kib.parse().unwrap();
+    let kib: u64 = kib.parse().expect("a number of KiB");
     assert!((limit_kib / 2..limit_kib * 2).contains(&kib), "{line}");
     assert_eq!(
         rest.trim_end(),
         " of container eater was killed for memory; memory limit of the container was reached"
     );
-    pid.parse().unwrap()
+    pid.parse().expect("a pid")
 }
 
 #[test]

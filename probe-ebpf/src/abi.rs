@@ -27,9 +27,11 @@ pub const PROCESS_EXIT_COUNTED: &str = "process_exit_counted";
 /// Program at tracepoint `oom/mark_victim`.
 pub const MARK_VICTIM: &str = "mark_victim";
 
-/// Size of the ring buffer, a power of two: 32,768 records. The largest death of many at once that we know is the end
-/// of every container of a full node, 16,384 pods; twice that, while the reader does not run at all.
+/// Size of the ring buffer, a power of two: 58,254 records. The largest death of many at once that we know is the end
+/// of every container of a full node, 16,384 pods; three times that, while the reader does not run at all.
 pub const RECORDS_BYTES: u32 = 4 * 1024 * 1024;
+/// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
+pub const RECORD_HEADER_BYTES: usize = 8;
 /// Containers that can be registered: more than a node can hold descriptors for.
 pub const CONTAINERS_MAX: u32 = 65_536;
 /// Marked victims that are remembered. The least recently used is forgotten.

@@ -3,8 +3,7 @@
 
 #![expect(unsafe_code, reason = "plain data that goes to the kernel as bytes: aya::Pod")]
 
-use std::fs;
-use std::io;
+use std::{fmt, fs, io};
 
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, TracePoint};
@@ -50,31 +49,68 @@ pub enum Tracepoint {
     Counted,
 }
 
-/// Why the programs do not run here. Each names the cure.
-#[derive(Error, Debug)]
+/// Why the programs do not run here. Shown with the cure.
+#[derive(Debug)]
 pub enum LoadError {
-    #[error("{0}")]
-    Btf(#[from] BtfError),
-    #[error("the BTF of this kernel has no tracepoint sched_process_exit (run kernel 5.8 or later)")]
+    Btf(BtfError),
+    /// The kernel's BTF has no tracepoint `sched_process_exit`.
     NoTracepoint,
-    #[error(
-        "the BTF of this kernel does not show signal_struct.live, so nobody can say which thread of a process is the \
-         last (run kernel 6.16 or later)"
-    )]
+    /// It does not show `signal_struct.live`, which kernels before 6.16 need.
     NoLastThread,
-    #[error(
-        "defib runs in a pid namespace of its own, where pids are not the kernel's (hostPID: true, --pid=host)"
-    )]
+    /// Pids are those of a namespace, not the kernel's.
     PidNamespace,
-    #[error(
-        "loading eBPF programs is not permitted (run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE)"
-    )]
     NotPermitted,
-    #[error("program {program} was refused: {reason} (please report this with the kernel's version)")]
-    Program { program: &'static str, reason: String },
-    #[error("the eBPF object cannot be used: {0} (please report this with the kernel's version)")]
+    /// The kernel refused this program.
+    Program {
+        program: &'static str,
+        reason: String,
+    },
+    /// Our own object cannot be used.
     Object(String),
 }
+impl LoadError {
+    /// What to do about it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            LoadError::Btf(_) | LoadError::NoTracepoint => {
+                "run kernel 5.8 or later, built with CONFIG_DEBUG_INFO_BTF"
+            }
+            LoadError::NoLastThread => "run kernel 6.16 or later",
+            LoadError::PidNamespace => "start defib in the host's pid namespace (hostPID: true, --pid=host)",
+            LoadError::NotPermitted => {
+                "run as root, or with CAP_BPF and CAP_PERFMON (and CAP_SYS_RESOURCE before kernel 5.11)"
+            }
+            LoadError::Program { .. } | LoadError::Object(_) => "report this with the kernel's version",
+        }
+    }
+
+    /// What is wrong, without the cure.
+    pub fn reason(&self) -> String {
+        match self {
+            LoadError::Btf(error) => error.to_string(),
+            LoadError::NoTracepoint => "the kernel's BTF has no tracepoint sched_process_exit".to_owned(),
+            LoadError::NoLastThread => {
+                "the kernel's BTF does not show signal_struct.live, so nobody can say which \
+                                        thread of a process is the last"
+                    .to_owned()
+            }
+            LoadError::PidNamespace => {
+                "defib runs in a pid namespace of its own, where pids are not the kernel's".to_owned()
+            }
+            LoadError::NotPermitted => "loading eBPF programs is not permitted".to_owned(),
+            LoadError::Program { program, reason } => format!("program {program} was refused: {reason}"),
+            LoadError::Object(reason) => format!("the eBPF object cannot be used: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reason(), self.cure())
+    }
+}
+
+impl std::error::Error for LoadError {}
 
 /// Something that the programs do without on this kernel, and what follows.
 #[derive(Error, Debug)]
@@ -114,7 +150,7 @@ pub fn load(options: LoadOptions) -> Result<Loaded, LoadError> {
     if fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != INITIAL_PID_NAMESPACE) {
         return Err(LoadError::PidNamespace);
     }
-    let btf = Btf::of_kernel()?;
+    let btf = Btf::of_kernel().map_err(LoadError::Btf)?;
     let tells_last = match btf.tracepoint_arguments("sched_process_exit") {
         Some(arguments) => arguments >= 2,
         None => return Err(LoadError::NoTracepoint),
@@ -206,7 +242,7 @@ fn attach_mark(ebpf: &mut Ebpf) -> Result<(), String> {
     program
         .load()
         .and_then(|()| program.attach("oom", "mark_victim").map(|_link| ()))
-        .map_err(|error| refused(abi::MARK_VICTIM, &error).to_string())
+        .map_err(|error| refused(abi::MARK_VICTIM, &error).reason())
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

@@ -117,11 +117,11 @@ fn load_kernel(config: &Config) -> Result<Option<Kernel>, LoadError> {
         return Ok(None);
     }
     match sensor::load(config.sensor_options) {
-        Ok((kernel, lacks)) => {
-            for lack in lacks {
+        Ok(programs) => {
+            for lack in &programs.lacks {
                 tracing::warn!("eBPF sensor: {lack}");
             }
-            Ok(Some(kernel))
+            Ok(Some(programs.kernel))
         }
         Err(error) if config.sensor == SensorKind::Auto => {
             tracing::warn!(

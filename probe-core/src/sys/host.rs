@@ -5,6 +5,16 @@ use std::fs;
 /// Bit of the right to mount (capabilities(7)).
 const CAP_SYS_ADMIN: u32 = 21;
 
+/// What defib can use: bit, name, what for.
+const CAPABILITIES: [(u32, &str, &str); 6] = [
+    (5, "CAP_KILL", "stopping containers of other users"),
+    (6, "CAP_SETGID", "runAsGroup"),
+    (7, "CAP_SETUID", "runAsUser"),
+    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "mount namespaces"),
+    (38, "CAP_PERFMON", "the eBPF sensor"),
+    (39, "CAP_BPF", "the eBPF sensor"),
+];
+
 /// The node name of uname(2): the host name without DNS.
 pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -50,6 +60,14 @@ fn group_in(passwd: &str, user: u32) -> Option<u32> {
         let group = fields.next()?.parse().ok()?;
         (found == user).then_some(group)
     })
+}
+
+/// Capabilities that defib can use and does not have, and what for.
+pub fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
+    let set = effective_capabilities().unwrap_or_default();
+    // Before kernel 5.8 CAP_SYS_ADMIN held what CAP_PERFMON and CAP_BPF hold.
+    let has = |bit: u32| set & (1 << bit) != 0 || (bit > CAP_SYS_ADMIN && set & (1 << CAP_SYS_ADMIN) != 0);
+    CAPABILITIES.iter().filter(|(bit, ..)| !has(*bit)).map(|(_, name, what)| (*name, *what)).collect()
 }
 
 fn effective_capabilities() -> Option<u64> {

@@ -8,4 +8,5 @@ pub mod pidfd;
 pub mod procfs;
 pub mod session;
 pub mod spawn;
+pub mod tracefs;
 pub mod wake;
