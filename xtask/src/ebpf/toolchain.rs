@@ -277,7 +277,7 @@ pub fn ready(install: Install, llvm_major: Option<u32>) -> Result<Toolchain> {
 
 /// The text about everything that is missing.
 fn told(missing: &[Missing]) -> String {
-    let mut text = "the toolchain of the eBPF object is not whole. Missing:".to_owned();
+    let mut text = "the toolchain of the eBPF object is not complete. Missing:".to_owned();
     for part in missing {
         text.push_str(&format!("\n  {part}"));
     }
@@ -285,13 +285,24 @@ fn told(missing: &[Missing]) -> String {
     text
 }
 
+/// Runs all cures, or none: a half installed toolchain would help nobody.
 fn install_all(missing: &[Missing]) -> Result<()> {
     for part in missing {
         let cures = part.cures();
         let known_later = matches!(part, Missing::Llvm { major: None } | Missing::Linker { major: None, .. });
-        let can = !cures.is_empty() && cures.iter().all(|cure| !cure.is_apt() || (is_root() && has_apt()));
-        ensure!(can || known_later, "--install-toolchain cannot install this here: {}", told(missing));
-        for cure in cures {
+        ensure!(
+            !cures.is_empty() || known_later,
+            "no command can install what is missing. {}",
+            told(missing)
+        );
+        ensure!(
+            !cures.iter().any(Cure::is_apt) || (is_root() && has_apt()),
+            "--install-toolchain needs root and apt-get for one of these. {}",
+            told(missing)
+        );
+    }
+    for part in missing {
+        for cure in part.cures() {
             cure.run().with_context(|| format!("cannot install what is missing: {part}"))?;
         }
     }
