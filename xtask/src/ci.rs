@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::clock::Stopwatch;
 use crate::repo::{Repo, run as run_command};
-use crate::{fixtures, planted, tidy};
+use crate::{ebpf, fixtures, planted, tidy};
 
 /// Seeds that the simulation runs in the gate, each at least ten virtual minutes with 50 pods.
 const SIMULATION_SEEDS: u32 = 2_000;
@@ -29,6 +29,8 @@ enum Step {
     Clippy,
     /// House rules that no compiler checks
     Tidy,
+    /// The committed eBPF object is what its source gives
+    VerifyEbpf,
     /// The documentation of probe-core builds without a warning
     Doc,
     /// Unit and property tests of all packages, then the end-to-end tests
@@ -59,6 +61,7 @@ impl Step {
                 "warnings",
             ])),
             Step::Tidy => tidy::run(repo),
+            Step::VerifyEbpf => ebpf::verify(repo, ebpf::Install::of_gate()),
             Step::Doc => run_command(cargo.env("RUSTDOCFLAGS", "-D warnings").args([
                 "doc",
                 "--quiet",

@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod clock;
+mod ebpf;
 mod fixtures;
 mod picture;
 mod planted;
@@ -32,6 +33,10 @@ enum Task {
     Tidy,
     /// Prepare what the end-to-end tests need, in .fixtures/
     Fixtures,
+    /// Build the programs for the kernel into probe-ebpf/prebuilt, to be committed
+    BuildEbpf(ebpf::EbpfArgs),
+    /// The committed object is what its source gives
+    VerifyEbpf(ebpf::EbpfArgs),
     /// Measure defib and compare with its promises
     Bench(bench::BenchArgs),
     /// Plant bugs in a copy of the tree; the simulation has to find each
@@ -46,6 +51,8 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&repo, &args),
         Task::Tidy => tidy::run(&repo),
         Task::Fixtures => fixtures::run(&repo),
+        Task::BuildEbpf(args) => ebpf::build(&repo, args.install()),
+        Task::VerifyEbpf(args) => ebpf::verify(&repo, args.install()),
         Task::Planted => planted::run(&repo),
         Task::Picture => picture::run(&repo),
         Task::Bench(args) => bench::run(&repo, &args),
