@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::event::{Timespec, poll};
+
 /// Measures how long something takes.
 #[derive(Copy, Clone)]
 pub struct Stopwatch {
@@ -16,5 +18,13 @@ impl Stopwatch {
 
     pub fn elapsed(self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+/// Lets time pass: the pace of a load, or of looks at what nobody announces. Never waits for an event.
+pub fn pause(length: Duration) {
+    if let Ok(timeout) = Timespec::try_from(length) {
+        // Interrupted by a signal: then it is a little shorter.
+        let _ = poll(&mut [], Some(&timeout));
     }
 }

@@ -266,7 +266,7 @@ impl<'a> Looking<'a> {
             }
             let now = clock::now();
             if !events.is_empty() {
-                self.losses_at.get_or_insert(now.mono.after(RESYNC_EVERY));
+                self.expect_losses(now);
             }
             // First, since a record says more than a readiness.
             self.take_deaths(now);
@@ -283,6 +283,14 @@ impl<'a> Looking<'a> {
                 self.at(key, |looking, table| looking.look(table, key, now));
             }
             self.look_for_losses(now);
+        }
+    }
+
+    /// Something has happened, so records may have been lost, where there are any. A look that nobody takes would keep
+    /// the thread awake for ever.
+    fn expect_losses(&mut self, now: Now) {
+        if self.deaths.is_some() {
+            self.losses_at.get_or_insert(now.mono.after(RESYNC_EVERY));
         }
     }
 

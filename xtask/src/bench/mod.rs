@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures of a real defib, each beside its bound.
 
 mod report;
+mod sensor;
 mod server;
 mod smoke;
 mod usage;
@@ -20,11 +21,14 @@ pub struct BenchArgs {
 enum Bench {
     /// 2,000 containers with one HTTP probe a second each, for two minutes
     Smoke(smoke::SmokeArgs),
+    /// How soon after its end a process is noticed and replaced: kernel programs, pidfds, a look every second
+    Sensor(sensor::SensorArgs),
 }
 
 /// Runs the benchmark; a missed bound is an error.
 pub fn run(repo: &Repo, args: &BenchArgs) -> Result<()> {
     match &args.bench {
         Bench::Smoke(args) => smoke::run(repo, args),
+        Bench::Sensor(args) => sensor::run(repo, args),
     }
 }

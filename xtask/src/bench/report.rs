@@ -14,6 +14,7 @@ pub enum Bound {
     None,
     Exactly(f64),
     AtLeast(f64),
+    AtMost(f64),
     Below(f64),
 }
 
@@ -42,6 +43,7 @@ impl Report {
             Bound::None => (String::new(), true),
             Bound::Exactly(wanted) => (format!("= {wanted}"), (value - wanted).abs() < f64::EPSILON),
             Bound::AtLeast(least) => (format!(">= {least}"), value >= least),
+            Bound::AtMost(most) => (format!("<= {most}"), value <= most),
             Bound::Below(limit) => (format!("< {limit}"), value < limit),
         };
         self.rows.push(Row { benchmark: self.benchmark, figure, value, unit, bound: text, met });
@@ -99,6 +101,9 @@ mod tests {
         check(1.0, Bound::Exactly(0.0), false);
         check(0.999, Bound::AtLeast(0.999), true);
         check(0.998, Bound::AtLeast(0.999), false);
+        check(1.0, Bound::AtMost(1.0), true);
+        check(1.1, Bound::AtMost(1.0), false);
+        check(f64::NAN, Bound::AtMost(1.0), false);
         check(0.2, Bound::Below(0.2), false);
         check(0.19, Bound::Below(0.2), true);
     }

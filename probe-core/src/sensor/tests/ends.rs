@@ -6,13 +6,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::super::{Container, Deliver, Key, Member, Sensor};
+use super::super::{Container, Deaths, Deliver, Key, Looking, Member, Sensor};
 use super::scripted::{Script, main_death};
 use crate::model::id::{ContainerIx, InstanceId, PodUid};
 use crate::model::runtime::{ExitStatus, RuntimeEvent};
 use crate::sys::cgroup::Uncounted;
 use crate::sys::wake::Waker;
-use crate::sys::{pidfd, procfs};
+use crate::sys::{clock, pidfd, procfs};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
@@ -229,6 +229,20 @@ fn a_status_that_wait_contradicts_is_counted() {
     drop(stdin);
     wait_reaped(&world);
     assert_eq!(world.sensor.totals().contradicted, 1);
+}
+
+#[test]
+fn only_a_source_of_records_is_asked_for_losses() {
+    let check = |deaths: Option<Box<dyn Deaths>>, wakes_again: bool| {
+        let world = World::with_pidfds();
+        let shared = &*world.sensor.shared;
+        let deliver: Deliver = Arc::new(|_| {});
+        let mut looking = Looking::new(shared, &deliver, deaths);
+        looking.expect_losses(clock::now());
+        assert_eq!(looking.sleep().is_some(), wakes_again, "asleep until something happens");
+    };
+    check(None, false);
+    check(Some(Box::new(Script::default().deaths().0)), true);
 }
 
 #[test]
