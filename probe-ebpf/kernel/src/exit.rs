@@ -16,6 +16,8 @@ use crate::oom;
 
 /// `SIGNAL_GROUP_EXIT` of `include/linux/sched/signal.h`: the whole process was told to exit.
 const SIGNAL_GROUP_EXIT: u32 = 4;
+/// `EEXIST` of `include/uapi/asm-generic/errno-base.h`, as helpers return it.
+const EXISTS: i32 = -17;
 
 /// From kernel 6.16 the tracepoint says whether this is the last thread.
 #[btf_tracepoint(function = "sched_process_exit")]
@@ -42,7 +44,8 @@ pub fn process_exit_counted(context: BtfTracePointContext) -> i32 {
     }
     let leader = Leader::of(&thread);
     let end = End { start_boot_ns: leader.start_boot_ns, pid: u64::from(thread.process) };
-    if ENDS.insert(end, 1, u64::from(BPF_NOEXIST)).is_ok() {
+    // An end that could not be noted is told: twice, if another thread saw it too, rather than never.
+    if ENDS.insert(end, 1, u64::from(BPF_NOEXIST)) != Err(EXISTS) {
         process_ends(&thread, &leader);
     }
     0
