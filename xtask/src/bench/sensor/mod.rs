@@ -84,6 +84,8 @@ fn programs(fixture: &Fixture, containers: usize) -> Result<Vec<Row>> {
     }
     let cost = programs::registered(fixture, &place, containers)?;
     rows.push(Row::of_mean(SOURCE, "program_registered_exit", containers, cost.runs, cost.mean_us));
+    let cost = programs::registered_unread(fixture, &place, containers)?;
+    rows.push(Row::of_mean(SOURCE, "program_registered_unread", containers, cost.runs, cost.mean_us));
     let records = programs::records_until_loss(fixture, &place)?;
     rows.push(Row::of_value(SOURCE, "records_until_loss", 1, records, (records as f64, "records")));
     Ok(rows)

@@ -94,6 +94,17 @@ pub fn registered(fixture: &Fixture, place: &Place, containers: usize) -> Result
     Ok(mean(before, cost(&reader, exit_program)?))
 }
 
+/// The same while nobody reads, so that nobody is woken either. All records have room.
+pub fn registered_unread(fixture: &Fixture, place: &Place, containers: usize) -> Result<Cost> {
+    let _statistics = statistics()?;
+    let Loaded { registry, reader, exit_program, .. } = load()?;
+    registry.register(KEY, place.member()?)?;
+    fill(&registry, containers.saturating_sub(1))?;
+    let cost = measure(&reader, exit_program, || make(fixture, place, ENDS))?;
+    ensure!(reader.counts()?.lost == 0, "records were lost that have room");
+    Ok(cost)
+}
+
 /// Records that the ring buffer takes while nobody reads.
 pub fn records_until_loss(fixture: &Fixture, place: &Place) -> Result<u64> {
     let Loaded { registry, reader, .. } = load()?;
