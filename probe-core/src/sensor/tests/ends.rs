@@ -6,13 +6,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::super::{Container, Deliver, Key, Member, Sensor};
+use super::super::{Container, Deaths, Deliver, Key, Looking, Member, Sensor};
 use super::scripted::{Script, main_death};
 use crate::model::id::{ContainerIx, InstanceId, PodUid};
 use crate::model::runtime::{ExitStatus, RuntimeEvent};
 use crate::sys::cgroup::Uncounted;
 use crate::sys::wake::Waker;
-use crate::sys::{pidfd, procfs};
+use crate::sys::{clock, pidfd, procfs};
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
@@ -251,4 +251,18 @@ fn nothing_is_told_before_the_start_is() {
     world.sensor.forget(key);
     pidfd::wait_ended(pidfd::open(pid).unwrap().as_fd(), Some(WATCHDOG)).unwrap();
     world.end();
+}
+
+#[test]
+fn the_thread_sleeps_when_nothing_is_to_be_looked_for() {
+    let world = World::with_pidfds();
+    let deliver: Deliver = Arc::new(|_| {});
+    let (programs, _readable) = world.script.deaths();
+    for (deaths, is_planned) in [(None, false), (Some(Box::new(programs) as Box<dyn Deaths>), true)] {
+        let mut looking = Looking::new(&world.sensor.shared, &deliver, deaths);
+        looking.plan_look_for_losses(clock::now().mono);
+        assert_eq!(looking.sleep().is_some(), is_planned);
+        looking.look_for_losses(clock::now());
+        assert_eq!(looking.sleep(), None);
+    }
 }
