@@ -98,9 +98,10 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
             tracing::error!(%error, "an engine did not end well");
         }
     }
-    // The executors end when nobody can send to them any more, and the runtime when they have ended; both
-    // hold nothing by now, so the process may as well end without waiting for them.
-    drop((threads, runtime, agent));
+    // Ends its thread and the sensor's, and leaves the cgroups. The executors end when nobody can send to them any
+    // more; they hold nothing by now, so the process may as well end without waiting for them.
+    drop(runtime);
+    drop((threads, agent));
     drop(lock);
     ended
 }
@@ -186,11 +187,16 @@ fn start_executors(
             backoff: BackoffParams::STANDARD.with_max(config.max_container_restart_period),
             id_seed: random_seed().context("read random numbers from the system")?,
         });
-        let (runtime, agent) = (Arc::clone(runtime), agent.clone());
+        // Not its owner: runtime and sensor send to the executors, so each would keep the other alive for ever.
+        let (runtime, agent) = (Arc::downgrade(runtime), agent.clone());
         let routes = Routes {
             executor,
             engines: engines.iter().map(Engine::inbox).collect(),
-            runtime: Box::new(move |cmd| runtime.submit(cmd)),
+            runtime: Box::new(move |cmd| match runtime.upgrade() {
+                Some(runtime) => runtime.submit(cmd),
+                // The agent ends.
+                None => Err(cmd),
+            }),
             store: publish.clone(),
             probe_now_done: Box::new(move |ticket, result| agent.probe_now_done(ticket, result)),
         };

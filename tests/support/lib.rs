@@ -16,6 +16,7 @@
 //! generous watchdog (design 9.11): a watchdog that barks is a failure, its length is never a promise.
 
 mod agent;
+mod delegated;
 pub mod fixtures;
 pub mod http;
 mod lines;
@@ -25,6 +26,7 @@ mod watch;
 mod world;
 
 pub use agent::Agent;
+pub use delegated::Delegated;
 pub use lines::Lines;
 pub use netns::NetNs;
 pub use watch::{AFTER_A_WHILE, SOON, eventually};

@@ -12,6 +12,8 @@ pub struct Process {
     pub parent: u32,
     /// As in /proc/PID/stat: `R`, `S`, `Z` for a zombie, …
     pub state: char,
+    /// In clock ticks since boot. With the pid it names a process for one boot.
+    pub start_ticks: u64,
     /// With spaces between the arguments; empty for a zombie.
     pub command_line: String,
 }
@@ -24,9 +26,11 @@ pub fn process(pid: u32) -> Option<Process> {
     let mut fields = after_name.split(' ');
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
+    // The 22nd of all (proc_pid_stat(5)), and the parent is the 4th.
+    let start_ticks = fields.nth(17)?.parse().ok()?;
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command_line = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned();
-    Some(Process { pid, parent, state, command_line })
+    Some(Process { pid, parent, state, start_ticks, command_line })
 }
 
 /// Every process that can be seen.
@@ -48,6 +52,13 @@ pub fn in_network_namespace(inode: u64) -> Vec<Process> {
 /// Children of `parent`, zombies among them.
 pub fn children(parent: u32) -> Vec<Process> {
     all().into_iter().filter(|process| process.parent == parent).collect()
+}
+
+/// Pids of the children of a process's main thread, without a walk over all of /proc (CONFIG_PROC_CHILDREN).
+pub fn children_of_main_thread(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let pids = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Open descriptors of `pid`.

@@ -13,15 +13,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Looks until `look` gives a value, for states that nobody announces (a file of /proc, an answer of a
 /// server). Panics with `what` when `max` is over. Never use it to let time pass.
-pub fn eventually<T>(what: &str, max: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, max: Duration, look: impl FnMut() -> Option<T>) -> T {
+    within(max, look).unwrap_or_else(|| panic!("not within {max:?}: {what}"))
+}
+
+/// As [`eventually`], for where a panic would hide another one.
+pub(crate) fn within<T>(max: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let looks = max.as_millis() / LOOK_EVERY.as_millis();
     for _ in 0..=looks {
         if let Some(value) = look() {
-            return value;
+            return Some(value);
         }
         pause(LOOK_EVERY);
     }
-    panic!("not within {max:?}: {what}");
+    None
 }
 
 fn pause(length: Duration) {

@@ -14,7 +14,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Agent, NetNs, SOON, defib_binary, eventually, http, procs, repo_root};
+use crate::{Agent, Delegated, NetNs, SOON, defib_binary, eventually, http, procs, repo_root};
 
 pub struct World {
     dir: TempDir,
@@ -22,6 +22,9 @@ pub struct World {
     binary: PathBuf,
     path_prefix: Vec<PathBuf>,
     user: User,
+    /// Where defib is started, if not where the tests run.
+    cgroups: Option<Delegated>,
+    env: Vec<(String, String)>,
     cpu: Option<usize>,
     /// Uids of pods that were seen here, for [`World::assert_nothing_left`].
     pods_seen: Mutex<Vec<String>>,
@@ -58,6 +61,8 @@ impl World {
             binary,
             path_prefix: Vec::new(),
             user: User::Same,
+            cgroups: None,
+            env: Vec::new(),
             cpu: None,
             pods_seen: Mutex::default(),
         }
@@ -73,6 +78,20 @@ impl World {
         world.binary = copy;
         world.user = User::Other(uid);
         world
+    }
+
+    /// As [`World::of_user`], with a cgroup that is the user's own. defib starts inside.
+    pub fn of_user_with_cgroups(uid: u32) -> World {
+        let mut world = World::of_user(uid);
+        world.cgroups = Some(Delegated::to(uid));
+        world
+    }
+
+    /// Sets a variable in the environment of everything that is started from now on.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> World {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Puts `dir` first on the PATH of everything that is started from now on.
@@ -225,6 +244,11 @@ impl World {
         });
     }
 
+    /// Folders that are left below the cgroups of [`World::of_user_with_cgroups`].
+    pub fn cgroups_below(&self) -> Vec<PathBuf> {
+        self.cgroups.as_ref().map(Delegated::below).unwrap_or_default()
+    }
+
     /// The defib that this world runs.
     pub fn binary(&self) -> &Path {
         &self.binary
@@ -239,9 +263,13 @@ impl World {
         }
         path.push(std::env::var_os("PATH").unwrap_or_default());
         command.env_clear().env("PATH", path).env("HOME", self.dir()).env("DEFIB_SOCKET", self.socket());
-        command.current_dir(repo_root());
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(repo_root());
         if let User::Other(uid) = self.user {
-            command.uid(uid).gid(uid).current_dir(self.dir());
+            command.current_dir(self.dir());
+            match &self.cgroups {
+                Some(cgroups) => command = cgroups.wrap(&command),
+                None => drop(command.uid(uid).gid(uid)),
+            }
         }
         command
     }

@@ -206,7 +206,7 @@ impl Drop for Sensor {
             // A panic of the thread was printed where it happened; there is nothing to add at the end.
             let _panicked = thread.join();
         }
-        tracing::debug!(totals = ?self.totals(), "the sensor has ended");
+        self.totals().log();
     }
 }
 
@@ -266,13 +266,16 @@ impl<'a> Looking<'a> {
             }
             let now = clock::now();
             if !events.is_empty() {
-                self.expect_losses(now);
+                self.plan_look_for_losses(now.mono);
             }
             // First, since a record says more than a readiness.
             self.take_deaths(now);
             for event in &events {
                 match Ready::of(event.data.u64()) {
-                    Ready::Wake if self.shared.is_ending.load(Ordering::Acquire) => return,
+                    Ready::Wake if self.shared.is_ending.load(Ordering::Acquire) => {
+                        // For the last time, so that the totals are whole.
+                        return self.look_for_losses(now);
+                    }
                     Ready::Wake => self.replay(now),
                     Ready::Deaths => {}
                     Ready::Exit(key) => self.at(key, |looking, table| looking.reap(table, key, now)),
@@ -282,15 +285,9 @@ impl<'a> Looking<'a> {
             for key in self.early.due(now.mono) {
                 self.at(key, |looking, table| looking.look(table, key, now));
             }
-            self.look_for_losses(now);
-        }
-    }
-
-    /// Something has happened, so records may have been lost, where there are any. A look that nobody takes would keep
-    /// the thread awake for ever.
-    fn expect_losses(&mut self, now: Now) {
-        if self.deaths.is_some() {
-            self.losses_at.get_or_insert(now.mono.after(RESYNC_EVERY));
+            if self.losses_at.is_some_and(|at| at <= now.mono) {
+                self.look_for_losses(now);
+            }
         }
     }
 
@@ -354,15 +351,20 @@ impl<'a> Looking<'a> {
         table.look(key, marks, now, &mut self.out)
     }
 
-    /// Whether records were lost; if so, looks at every container: has its main process ended, was something of it
-    /// killed? Asked for when something has happened, at most every [`RESYNC_EVERY`], since a full ring buffer always
-    /// comes with records to read.
-    fn look_for_losses(&mut self, now: Now) {
-        let Some(deaths) = &mut self.deaths else { return };
-        if self.losses_at.is_none_or(|at| now.mono < at) {
-            return;
+    /// Something has happened. Losses are asked for only then, at most every [`RESYNC_EVERY`], since a full ring buffer
+    /// always comes with records to read. Without the programs nothing is planned: nobody would look, and the thread
+    /// would never sleep again.
+    fn plan_look_for_losses(&mut self, now: Mono) {
+        if self.deaths.is_some() {
+            self.losses_at.get_or_insert(now.after(RESYNC_EVERY));
         }
+    }
+
+    /// Whether records were lost; if so, looks at every container: has its main process ended, was something of it
+    /// killed?
+    fn look_for_losses(&mut self, now: Now) {
         self.losses_at = None;
+        let Some(deaths) = &mut self.deaths else { return };
         let lost = deaths.lost();
         if lost == self.lost {
             return;

@@ -176,6 +176,20 @@ impl Table {
 }
 
 impl Totals {
+    pub(super) fn log(self) {
+        let Totals { records, late, told_by_record, told_by_pidfd, contradicted, lost, resyncs } = self;
+        tracing::debug!(
+            records,
+            late,
+            told_by_record,
+            told_by_pidfd,
+            contradicted,
+            lost,
+            resyncs,
+            "the sensor has ended"
+        );
+    }
+
     fn count(&mut self, before: Option<Teller>, after: Option<Teller>) {
         match (before, after) {
             (None, Some(Teller::Record)) => self.told_by_record += 1,

@@ -232,20 +232,6 @@ fn a_status_that_wait_contradicts_is_counted() {
 }
 
 #[test]
-fn only_a_source_of_records_is_asked_for_losses() {
-    let check = |deaths: Option<Box<dyn Deaths>>, wakes_again: bool| {
-        let world = World::with_pidfds();
-        let shared = &*world.sensor.shared;
-        let deliver: Deliver = Arc::new(|_| {});
-        let mut looking = Looking::new(shared, &deliver, deaths);
-        looking.expect_losses(clock::now());
-        assert_eq!(looking.sleep().is_some(), wakes_again, "asleep until something happens");
-    };
-    check(None, false);
-    check(Some(Box::new(Script::default().deaths().0)), true);
-}
-
-#[test]
 fn nothing_is_told_before_the_start_is() {
     let world = World::with_programs();
     let pid = shell("exit 6");
@@ -265,4 +251,18 @@ fn nothing_is_told_before_the_start_is() {
     world.sensor.forget(key);
     pidfd::wait_ended(pidfd::open(pid).unwrap().as_fd(), Some(WATCHDOG)).unwrap();
     world.end();
+}
+
+#[test]
+fn the_thread_sleeps_when_nothing_is_to_be_looked_for() {
+    let world = World::with_pidfds();
+    let deliver: Deliver = Arc::new(|_| {});
+    let (programs, _readable) = world.script.deaths();
+    for (deaths, is_planned) in [(None, false), (Some(Box::new(programs) as Box<dyn Deaths>), true)] {
+        let mut looking = Looking::new(&world.sensor.shared, &deliver, deaths);
+        looking.plan_look_for_losses(clock::now().mono);
+        assert_eq!(looking.sleep().is_some(), is_planned);
+        looking.look_for_losses(clock::now());
+        assert_eq!(looking.sleep(), None);
+    }
 }

@@ -31,6 +31,7 @@ pub enum NoCgroups {
 pub struct Tree {
     /// `<root>` in the v2 tree: its mount point, or our own cgroup when that was delegated to us.
     root: PathBuf,
+    /// The same for v1 controllers, where they may be used.
     v1_memory: Option<PathBuf>,
     v1_cpu: Option<PathBuf>,
     controllers: Vec<String>,
@@ -47,21 +48,18 @@ impl Tree {
         let mounts = Mounts::parse(&read_proc("/proc/self/mountinfo"));
         let mount = mounts.v2.ok_or(NoCgroups::NotMounted)?;
         let own = read_proc("/proc/self/cgroup");
-        let v1_memory_home = mounts.v1_memory.as_ref().zip(own_v1_path(&own, "memory"));
-        let v1_memory_home = v1_memory_home.map(|(mount, path)| mount.join(path.trim_start_matches('/')));
-        let home = own_v2_path(&own)
-            .map(|path| mount.join(path.trim_start_matches('/')))
-            .filter(|home| home.is_dir());
+        let (v1_memory, v1_memory_home) = v1_root(mounts.v1_memory, own_v1_path(&own, "memory"));
+        let (v1_cpu, _) = v1_root(mounts.v1_cpu, own_v1_path(&own, "cpu"));
+        let home = own_v2_path(&own).map(|path| below(&mount, path)).filter(|home| home.is_dir());
         let mut refused = None;
         for root in [Some(mount), home.clone()].into_iter().flatten() {
             match try_root(&root) {
                 Ok(()) => {
-                    let writable = |path: &PathBuf| access(path, Access::WRITE_OK).is_ok();
                     return Ok(Tree {
                         controllers: words(&root.join("cgroup.controllers")),
                         root,
-                        v1_memory: mounts.v1_memory.filter(writable),
-                        v1_cpu: mounts.v1_cpu.filter(writable),
+                        v1_memory,
+                        v1_cpu,
                         home,
                         v1_memory_home,
                         method: KillMethod::File,
@@ -225,12 +223,26 @@ fn try_root(root: &Path) -> io::Result<()> {
     retry_make(&root.join("defib/pods"), || Ok(())).map_err(|error| error.source)
 }
 
+/// Where cgroups of a v1 controller may be made: at its mount point, or below our own cgroup if that was delegated to
+/// us. Beside it our own, whoever owns it.
+fn v1_root(mount: Option<PathBuf>, own_path: Option<&str>) -> (Option<PathBuf>, Option<PathBuf>) {
+    let own = mount.as_deref().zip(own_path).map(|(mount, path)| below(mount, path));
+    let may_write = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok();
+    let root = [mount, own.clone()].into_iter().flatten().find(may_write);
+    (root, own)
+}
+
+/// The cgroup that /proc names by `path`.
+fn below(mount: &Path, path: &str) -> PathBuf {
+    mount.join(path.trim_start_matches('/'))
+}
+
 /// Whether a process is in the v2 cgroup with this id, or below it. False for one that is gone.
 pub fn is_member(pid: u32, id: u64) -> bool {
     let Some(mount) = Mounts::parse(&read_proc("/proc/self/mountinfo")).v2 else { return false };
     let text = read_proc(&format!("/proc/{pid}/cgroup"));
     let Some(path) = own_v2_path(&text) else { return false };
-    let dir = mount.join(path.trim_start_matches('/'));
+    let dir = below(&mount, path);
     let mut way = dir.ancestors().take_while(|dir| dir.starts_with(&mount)).take(CGROUP_DEPTH_MAX);
     way.any(|dir| rustix::fs::stat(dir).is_ok_and(|found| found.st_ino == id))
 }
