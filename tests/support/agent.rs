@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{AFTER_A_WHILE, Lines, World, eventually};
+use crate::{AFTER_A_WHILE, Lines, SOON, World, eventually};
 
 /// Killed when it is dropped, so that a failed test leaves nothing behind.
 pub struct Agent {
@@ -90,10 +90,14 @@ impl Agent {
         self.wait();
     }
 
-    /// Its exit code (128 + signal for a death by signal) once it has ended by itself.
+    /// Its exit code (128 + signal for a death by signal) once it has ended by itself, and its last lines are read.
     pub fn wait(&mut self) -> i32 {
         let child = &mut self.child;
         let status = eventually("defib ends", AFTER_A_WHILE, || child.try_wait().expect("wait for defib"));
+        for lines in [&self.events, &self.log] {
+            // No line is wanted: the wait is for the end of the stream.
+            let _none = lines.wait(0, SOON, |_| false);
+        }
         exit_code(status)
     }
 
