@@ -27,7 +27,7 @@ pub fn load(options: LoadOptions) -> Result<Programs, LoadError> {
     let loaded = with_tracefs(|| probe_ebpf::load(options))?;
     let Loaded { registry, reader, lacks, exit_program } = loaded;
     let has_marks = !lacks.iter().any(|lack| matches!(lack, Lack::MarkVictim { .. }));
-    let deaths = Records { reader, has_marks, lost: 0 };
+    let deaths = Records { reader, has_marks, lost: 0, marks_lost: 0 };
     let kernel = Kernel { deaths: Box::new(deaths), registry: Box::new(Containers(registry)) };
     Ok(Programs { kernel, lacks, exit_program })
 }
@@ -35,8 +35,9 @@ pub fn load(options: LoadOptions) -> Result<Programs, LoadError> {
 struct Records {
     reader: probe_ebpf::Reader,
     has_marks: bool,
-    /// As far as it could be read.
+    /// As far as they could be read.
     lost: u64,
+    marks_lost: u64,
 }
 
 struct Containers(probe_ebpf::Registry);
@@ -58,13 +59,19 @@ impl Deaths for Records {
         Some(Mark { rss_bytes: rss_kib.map(|kib| kib.saturating_mul(1_024)) })
     }
 
-    fn marked(&mut self) -> Vec<u32> {
-        self.reader.marked()
+    fn marked(&mut self, oldest_boot_ns: u64) -> Vec<u32> {
+        self.reader.marked(oldest_boot_ns)
     }
 
     fn lost(&mut self) -> u64 {
         match self.reader.counts() {
-            Ok(Counts { lost, .. }) => self.lost = lost,
+            Ok(Counts { lost, marks, marks_lost, .. }) => {
+                if marks_lost > self.marks_lost {
+                    tracing::warn!(lost = marks_lost, of = marks, "victims of the OOM killer are not named");
+                }
+                self.lost = lost;
+                self.marks_lost = marks_lost;
+            }
             Err(error) => tracing::error!(%error, "losses of the eBPF sensor are not seen"),
         }
         self.lost

@@ -87,7 +87,7 @@ fn without_the_programs_every_victim_is_counted() {
     assert_eq!(agent.terminate(), 0);
 }
 
-/// Loses so many children and lives on. They are forked before the first is told to eat, and each asks to be killed
+/// Loses so many children, two at a time, and lives on. They are forked before the first is told to eat, and each asks to be killed
 /// first: else the kernel might choose the main process, which would be right to tell and another test.
 fn victims(children: usize) -> String {
     format!(
@@ -104,11 +104,14 @@ for n in range({children}):
         while True: eaten.append(b"x" * (1 << 20))
     os.close(taken)
     children.append((pid, given))
-for pid, given in children:
-    try: os.write(given, b"x")
-    except BrokenPipeError: pass
-    os.waitpid(pid, 0)
-    print("victim", pid, flush=True)
+for first in range(0, {children}, 2):
+    two = children[first:first + 2]
+    for pid, given in two:
+        try: os.write(given, b"x")
+        except BrokenPipeError: pass
+    for pid, given in two:
+        os.waitpid(pid, 0)
+        print("victim", pid, flush=True)
 print("finished", flush=True)
 time.sleep(1000)
 '"#

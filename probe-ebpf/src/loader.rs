@@ -19,6 +19,8 @@ use crate::registry::Registry;
 
 /// Inode of the first pid namespace (`PROC_PID_INIT_INO` of `include/linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// Of the first time namespace (`PROC_TIME_INIT_INO`). Kernels before 5.6 have none.
+const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
 /// Lines of the verifier's log that an error shows: the last ones say what was refused.
 const VERIFIER_LINES: usize = 6;
 
@@ -59,6 +61,8 @@ pub enum LoadError {
     NoLastThread,
     /// Pids are those of a namespace, not the kernel's.
     PidNamespace,
+    /// Start times are those of a namespace, not the kernel's.
+    TimeNamespace,
     NotPermitted,
     /// The kernel refused this program.
     Program {
@@ -77,6 +81,7 @@ impl LoadError {
             }
             LoadError::NoLastThread => "run kernel 6.16 or later",
             LoadError::PidNamespace => "start defib in the host's pid namespace (hostPID: true, --pid=host)",
+            LoadError::TimeNamespace => "start defib in the host\'s time namespace",
             LoadError::NotPermitted => {
                 "run as root, or with CAP_BPF and CAP_PERFMON (and CAP_SYS_RESOURCE before kernel 5.11)"
             }
@@ -96,6 +101,9 @@ impl LoadError {
             }
             LoadError::PidNamespace => {
                 "defib runs in a pid namespace of its own, where pids are not the kernel's".to_owned()
+            }
+            LoadError::TimeNamespace => {
+                "defib runs in a time namespace of its own, where start times are not the kernel's".to_owned()
             }
             LoadError::NotPermitted => "loading eBPF programs is not permitted".to_owned(),
             LoadError::Program { program, reason } => format!("program {program} was refused: {reason}"),
@@ -146,9 +154,11 @@ pub struct ProgramCost {
 /// # Errors
 /// [`LoadError`]; nothing stays loaded.
 pub fn load(options: LoadOptions) -> Result<Loaded, LoadError> {
-    // Where the link cannot be read there is no /proc, and the pids of /proc are what everything else goes by.
-    if fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() != INITIAL_PID_NAMESPACE) {
+    if is_elsewhere("pid", INITIAL_PID_NAMESPACE) {
         return Err(LoadError::PidNamespace);
+    }
+    if is_elsewhere("time", INITIAL_TIME_NAMESPACE) {
+        return Err(LoadError::TimeNamespace);
     }
     let btf = Btf::of_kernel().map_err(LoadError::Btf)?;
     let tells_last = match btf.tracepoint_arguments("sched_process_exit") {
@@ -185,6 +195,12 @@ pub fn load(options: LoadOptions) -> Result<Loaded, LoadError> {
     let marks = hash(&mut ebpf, abi::MARKS)?;
     let reader = Reader::new(records, counts, marks, ebpf);
     Ok(Loaded { registry, reader, lacks, exit_program })
+}
+
+/// Whether we are in another namespace than the kernel's first. Where the link cannot be read there is no such namespace,
+/// or no /proc, and then nothing else works.
+fn is_elsewhere(namespace: &str, initial: &str) -> bool {
+    fs::read_link(format!("/proc/self/ns/{namespace}")).is_ok_and(|link| link.as_os_str() != initial)
 }
 
 /// Offsets in `task_struct` and `signal_struct`; what is missing goes to `lacks`.

@@ -61,10 +61,18 @@ impl Reader {
         (mark.at_boot_ns >= start_boot_ns).then_some(mark)
     }
 
-    /// Pids of the marks that were not taken, at most [`crate::abi::MARKS_MAX`].
-    pub fn marked(&self) -> Vec<u32> {
-        // A key that is removed meanwhile may end the walk early; who asks for it asks again.
-        self.marks.keys().map_while(Result::ok).take(MARKS_MAX as usize).collect()
+    /// Pids of the marks that were not taken. Drops those that are older than this moment of CLOCK_BOOTTIME: they are
+    /// of processes that nobody asks for.
+    pub fn marked(&mut self, oldest_boot_ns: u64) -> Vec<u32> {
+        // A mark that is made meanwhile may end the walk early; who asks for it asks again.
+        let all: Vec<(u32, Mark)> =
+            self.marks.iter().map_while(Result::ok).take(MARKS_MAX as usize).collect();
+        let (old, recent): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, mark)| mark.at_boot_ns < oldest_boot_ns);
+        for (pid, _) in old {
+            let _taken = self.marks.remove(&pid);
+        }
+        recent.into_iter().map(|(pid, _)| pid).collect()
     }
 
     /// What was counted since the load, over all CPUs. Each grows only.

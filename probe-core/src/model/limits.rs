@@ -70,6 +70,9 @@ pub const OOM_SUSPECTS_MAX: usize = 16;
 /// So long after the count of kills rose the victims' ends may still come, where they are marked; then the bare count
 /// is told.
 pub const OOM_NAMING: Duration = Duration::from_millis(500);
+/// Marks of victims that nobody has asked for so long are dropped: those of other containers' processes. A victim that
+/// waits for memory itself can take seconds to end.
+pub const OOM_MARK_AGE: Duration = Duration::from_secs(30);
 /// How often lost records are asked for, and made up for by a look at every container.
 pub const RESYNC_EVERY: Duration = Duration::from_millis(100);
 /// A kill is repeated when nothing has changed for so long: the freezer fallback can miss a fork.
@@ -80,13 +83,14 @@ pub const KILL_ATTEMPTS: u32 = 100;
 pub const OOM_SETTLE: Duration = Duration::from_millis(10);
 /// Waits between looks at the OOM counter of a v1 cgroup that ran out of memory: it is told of before a process
 /// is chosen. When all have passed nothing was killed, the memory was found.
-pub const OOM_LOOKS: [Duration; 8] = [
+pub const OOM_LOOKS: [Duration; 9] = [
     Duration::from_millis(1),
     Duration::from_millis(2),
     Duration::from_millis(5),
     Duration::from_millis(10),
     Duration::from_millis(50),
     Duration::from_millis(200),
+    Duration::from_millis(300),
     Duration::from_millis(1_000),
     Duration::from_millis(5_000),
 ];

@@ -21,22 +21,33 @@ struct Look {
 }
 
 impl Early {
-    /// What a look at the container said. After the last of [`OOM_LOOKS`] it is let go.
-    pub fn set(&mut self, key: Key, next: Next, now: Mono) {
+    /// Something new has happened to the container: its looks begin again.
+    pub fn forget(&mut self, key: Key) {
+        self.waiting.remove(&key);
+    }
+
+    /// What a look at the container said. False after the last of [`OOM_LOOKS`]: it is let go.
+    pub fn set(&mut self, key: Key, next: Next, now: Mono) -> bool {
         let number = match (next, self.waiting.get(&key)) {
-            (Next::Nothing, _) => return,
+            (Next::Nothing, _) => return true,
             (Next::Settled, _) => {
                 self.waiting.remove(&key);
-                return;
+                return true;
             }
             (Next::LookAgain, None) => 0,
             // Something else happened to it meanwhile: the look that was planned stays.
-            (Next::LookAgain, Some(look)) if look.at > now => return,
+            (Next::LookAgain, Some(look)) if look.at > now => return true,
             (Next::LookAgain, Some(look)) => look.number + 1,
         };
         match OOM_LOOKS.get(number) {
-            Some(wait) => drop(self.waiting.insert(key, Look { at: now.after(*wait), number })),
-            None => drop(self.waiting.remove(&key)),
+            Some(wait) => {
+                self.waiting.insert(key, Look { at: now.after(*wait), number });
+                true
+            }
+            None => {
+                self.waiting.remove(&key);
+                false
+            }
         }
     }
 
@@ -71,8 +82,13 @@ mod tests {
             now = due;
             assert_eq!(early.due(now), [key]);
         }
-        early.set(key, Next::LookAgain, now);
+        assert!(!early.set(key, Next::LookAgain, now));
         assert_eq!(early.next(), None, "let go");
+        early.set(key, Next::LookAgain, now);
+        early.set(key, Next::LookAgain, now.after(OOM_LOOKS[0]));
+        early.forget(key);
+        early.set(key, Next::LookAgain, now);
+        assert_eq!(early.next(), Some(now.after(OOM_LOOKS[0])), "from the beginning");
         early.set(key, Next::LookAgain, now);
         early.set(key, Next::Nothing, now);
         assert!(early.next().is_some(), "still planned");

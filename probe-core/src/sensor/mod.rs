@@ -279,7 +279,11 @@ impl<'a> Looking<'a> {
                     Ready::Wake => self.replay(now),
                     Ready::Deaths => {}
                     Ready::Exit(key) => self.at(key, |looking, table| looking.reap(table, key, now)),
-                    Ready::Oom(key) => self.at(key, |looking, table| looking.look(table, key, now)),
+                    Ready::Oom(key) => {
+                        // Looks that were planned for an earlier sign would come too late for this one.
+                        self.early.forget(key);
+                        self.at(key, |looking, table| looking.look(table, key, now));
+                    }
                 }
             }
             for key in self.early.due(now.mono) {
@@ -306,7 +310,9 @@ impl<'a> Looking<'a> {
             self.over.push((key, member));
         }
         drop(table);
-        self.early.set(key, next, clock::now().mono);
+        if !self.early.set(key, next, clock::now().mono) {
+            shared.lock().give_up(key);
+        }
         self.deliver_all();
     }
 

@@ -57,8 +57,9 @@ pub trait Deaths: AsFd + Send {
     /// Takes the mark of a process with this pid that was started at or after `start_boot_ns` (0: whenever).
     fn take_mark(&mut self, pid: u32, start_boot_ns: u64) -> Option<Mark>;
 
-    /// Processes (or threads of them) whose marks were not taken. May hold some that are long gone.
-    fn marked(&mut self) -> Vec<u32>;
+    /// Processes (or threads of them) whose marks were not taken. Drops marks that are older than this moment of
+    /// CLOCK_BOOTTIME: nobody will ask for them.
+    fn marked(&mut self, oldest_boot_ns: u64) -> Vec<u32>;
 
     /// Deaths since the start that could not be told, for want of room. Grows only.
     fn lost(&mut self) -> u64;

@@ -106,11 +106,13 @@ impl Table {
         now: Now,
         out: &mut Vec<RuntimeEvent>,
     ) -> Next {
-        self.totals.records += 1;
         let Some(watched) = self.watched.get_mut(&key) else {
+            self.totals.records += 1;
             self.totals.late += 1;
             return Next::Nothing;
         };
+        // One that comes before the start was told is seen again after it.
+        self.totals.records += u64::from(!matches!(watched.stage, Stage::Announced { .. }));
         let was_told = watched.told_by();
         let next = watched.on_death(death, marks, now, out);
         self.totals.count(was_told, watched.told_by());
@@ -163,6 +165,13 @@ impl Table {
         let next = watched.on_end(status, start_boot_ns, Teller::Pidfd, marks, now, out);
         self.totals.count(None, watched.told_by());
         next
+    }
+
+    /// See [`Watched::give_up`].
+    pub fn give_up(&mut self, key: Key) {
+        if let Some(watched) = self.watched.get_mut(&key) {
+            watched.give_up();
+        }
     }
 
     /// Looks whether something was killed for memory.

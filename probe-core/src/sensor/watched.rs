@@ -7,15 +7,16 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ExitCell;
 use super::source::{Death, Deaths, Mark, Member};
 use crate::model::id::InstanceId;
-use crate::model::limits::{EARLY_DEATHS_MAX, OOM_NAMING, OOM_SETTLE, OOM_SUSPECTS_MAX};
+use crate::model::limits::{EARLY_DEATHS_MAX, OOM_MARK_AGE, OOM_NAMING, OOM_SETTLE, OOM_SUSPECTS_MAX};
 use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, OomVictim, RuntimeEvent};
 use crate::model::time::{Mono, Now};
 use crate::sys::cgroup::{OomKills, OomWatch, Uncounted, is_member};
-use crate::sys::procfs;
+use crate::sys::{clock, procfs};
 
 const SIGKILL: u8 = 9;
 /// Nanoseconds of a clock tick of `/proc/<pid>/stat` (USER_HZ is 100).
@@ -47,6 +48,8 @@ pub(super) struct Watched {
     untold: Untold,
     /// Killed by SIGKILL and not marked yet: the mark may come a moment later.
     suspects: Vec<Death>,
+    /// When the last victim was told: the executor takes two reports of the same moment for one that came twice.
+    last_told: Mono,
 }
 
 #[derive(Debug)]
@@ -110,6 +113,7 @@ impl Watched {
             is_reaped: false,
             untold: Untold::default(),
             suspects: Vec::new(),
+            last_told: Mono::ZERO,
         }
     }
 
@@ -212,7 +216,7 @@ impl Watched {
         }
         self.look_for_kills(now.mono);
         if self.untold.kills == 0 {
-            let may_come = self.container.oom.as_ref().is_some_and(OomWatch::is_early);
+            let may_come = self.container.oom.as_ref().is_some_and(OomWatch::is_pending);
             return if may_come { Next::LookAgain } else { Next::Settled };
         }
         // The count rises before the victim ends. If that is the main process, its end takes the count.
@@ -235,6 +239,13 @@ impl Watched {
         Next::Settled
     }
 
+    /// The last of the looks has found nothing: what was a sign of a kill to come was none.
+    pub fn give_up(&mut self) {
+        if let Some(watch) = self.container.oom.as_mut().filter(|_| self.untold.kills == 0) {
+            watch.settle();
+        }
+    }
+
     /// The main process died of SIGKILL, something was killed for memory, and no mark said what.
     fn decide(
         &mut self,
@@ -245,6 +256,12 @@ impl Watched {
         now: Now,
         out: &mut Vec<RuntimeEvent>,
     ) -> Next {
+        if !self.container.kills_together {
+            // A child that is named takes its kill with it.
+            self.look_for_kills(now.mono);
+            self.name_suspects(&mut marks, now, out);
+            self.name_dying(&mut marks, now, out);
+        }
         let mut verdict = self.verdict(status, self.start_boot_ns(), &mut marks, now.mono);
         if verdict == Verdict::NotYet {
             if now.mono.since(since) < OOM_SETTLE {
@@ -264,7 +281,10 @@ impl Watched {
         now: Now,
         out: &mut Vec<RuntimeEvent>,
     ) -> Next {
-        if !death.status.is_some_and(is_sigkill) || !matches!(self.stage, Stage::Running) {
+        let is_open = matches!(self.stage, Stage::Running | Stage::Undecided { .. });
+        // One whose start time did not fit is not recognised as the main process, but it is no child either.
+        let is_child = death.pid != self.container.member.pid;
+        if !is_open || !is_child || !death.status.is_some_and(is_sigkill) {
             return Next::Nothing;
         }
         // Where all are killed together the main process may be next, and then its end says it all.
@@ -388,7 +408,9 @@ impl Watched {
         }
     }
 
-    fn tell_child(&self, facts: OomFacts, at: Now, out: &mut Vec<RuntimeEvent>) {
+    fn tell_child(&mut self, facts: OomFacts, now: Now, out: &mut Vec<RuntimeEvent>) {
+        self.last_told = now.mono.max(self.last_told.after(Duration::from_nanos(1)));
+        let at = Now { mono: self.last_told, wall: now.wall };
         out.push(RuntimeEvent::ChildOomKilled { instance: self.container.instance, facts, at });
     }
 
@@ -411,7 +433,8 @@ impl Untold {
         // What cannot be told apart later is unknown.
         let limit =
             if self.kills > 0 && self.limit != Some(new.limit) { OomLimit::Unknown } else { new.limit };
-        *self = Untold { kills: self.kills + new.kills, limit: Some(limit), since: now };
+        let since = if self.kills > 0 { self.since } else { now };
+        *self = Untold { kills: self.kills + new.kills, limit: Some(limit), since };
     }
 
     /// Takes so many, and says whose limit was hit.
@@ -430,7 +453,9 @@ impl Marks<'_> {
     }
 
     fn all(&mut self) -> Vec<u32> {
-        self.0.as_mut().map(|deaths| deaths.marked()).unwrap_or_default()
+        let Some(deaths) = &mut self.0 else { return Vec::new() };
+        let age_ns = u64::try_from(OOM_MARK_AGE.as_nanos()).unwrap_or(u64::MAX);
+        deaths.marked(clock::boot_ns().saturating_sub(age_ns))
     }
 
     fn take(&mut self, pid: u32, start_boot_ns: u64) -> Option<Mark> {

@@ -17,6 +17,11 @@ pub fn mono() -> Mono {
     Mono::from_ns(u64::try_from(ns).unwrap_or(0))
 }
 
+/// CLOCK_BOOTTIME in nanoseconds: what the kernel dates process starts with. Goes on while the machine is suspended.
+pub fn boot_ns() -> u64 {
+    u64::try_from(read_ns(ClockId::Boottime)).unwrap_or(0)
+}
+
 /// CLOCK_REALTIME: for showing to people.
 pub fn wall() -> Wall {
     Wall::from_ns(read_ns(ClockId::Realtime))

@@ -47,7 +47,18 @@ pub fn is_dying(pid: u32) -> io::Result<bool> {
     if is_killed(&status) {
         return Ok(true);
     }
-    Ok(stat(pid)?.is_none_or(|stat| stat.is_exiting || stat.is_zombie()))
+    let has_ended = |stat: &Stat| stat.is_exiting || stat.is_zombie();
+    if stat(pid)?.is_some_and(|leader| !has_ended(&leader)) {
+        return Ok(false);
+    }
+    // The first thread may end and leave the others.
+    let threads = match fs::read_dir(format!("/proc/{pid}/task")) {
+        Err(error) if is_gone(&error) => return Ok(true),
+        other => other?,
+    };
+    let mut stats =
+        threads.flatten().filter_map(|entry| parse_stat(&fs::read(entry.path().join("stat")).ok()?));
+    Ok(stats.all(|thread| has_ended(&thread)))
 }
 
 /// SIGKILL among the pending signals of the leader or of the process (proc_pid_status(5)).

@@ -25,10 +25,12 @@ pub fn process_exit(context: BtfTracePointContext) -> i32 {
     let task: *const u8 = context.arg(0);
     let group_dead: u64 = context.arg(1);
     let thread = Thread::current(&context, task);
-    if group_dead & 1 == 0 {
-        oom::thread_ends(&thread);
-    } else {
-        process_ends(&thread, &Leader::of(&thread));
+    oom::thread_ends(&thread);
+    if group_dead & 1 != 0 {
+        let leader = Leader::of(&thread);
+        if let Some(keys) = Keys::of(&thread, &leader) {
+            process_ends(&thread, &leader, &keys);
+        }
     }
     0
 }
@@ -38,15 +40,16 @@ pub fn process_exit(context: BtfTracePointContext) -> i32 {
 pub fn process_exit_counted(context: BtfTracePointContext) -> i32 {
     let thread = Thread::current(&context, context.arg(0));
     let live = thread.signal().and_then(|signal| read::<i32>(signal, config!(signal_live)));
+    oom::thread_ends(&thread);
     if live != Some(0) {
-        oom::thread_ends(&thread);
         return 0;
     }
     let leader = Leader::of(&thread);
+    let Some(keys) = Keys::of(&thread, &leader) else { return 0 };
     let end = End { start_boot_ns: leader.start_boot_ns, pid: u64::from(thread.process) };
     // An end that could not be noted is told: twice, if another thread saw it too, rather than never.
     if ENDS.insert(end, 1, u64::from(BPF_NOEXIST)) != Err(EXISTS) {
-        process_ends(&thread, &leader);
+        process_ends(&thread, &leader, &keys);
     }
     0
 }
@@ -103,14 +106,24 @@ fn status(thread: &Thread, leader: &Leader) -> Option<u32> {
     }
 }
 
-#[inline(always)]
-fn process_ends(thread: &Thread, leader: &Leader) {
-    oom::thread_ends(thread);
-    let init_key = key_of_init(thread.process, leader.start_boot_ns);
-    let cgroup_key = key_of_cgroup();
-    if init_key == 0 && cgroup_key == 0 {
-        return;
+/// Whose process it is, by either way of knowing it; 0 where that does not know it.
+struct Keys {
+    init: u64,
+    cgroup: u64,
+}
+
+impl Keys {
+    /// None for a process of no registered container: all that most ends of a machine cost.
+    #[inline(always)]
+    fn of(thread: &Thread, leader: &Leader) -> Option<Keys> {
+        let init = key_of_init(thread.process, leader.start_boot_ns);
+        let cgroup = key_of_cgroup();
+        if init == 0 && cgroup == 0 { None } else { Some(Keys { init, cgroup }) }
     }
+}
+
+#[inline(always)]
+fn process_ends(thread: &Thread, leader: &Leader, keys: &Keys) {
     count(offset_of!(Counts, deaths));
     let dropped = config!(drop_percent);
     // SAFETY: the helper has no preconditions.
@@ -123,8 +136,8 @@ fn process_ends(thread: &Thread, leader: &Leader) {
     let death = Death {
         // SAFETY: the helper has no preconditions.
         at_ns: unsafe { bpf_ktime_get_ns() },
-        init_key,
-        cgroup_key,
+        init_key: keys.init,
+        cgroup_key: keys.cgroup,
         start_boot_ns: leader.start_boot_ns,
         pid: thread.process,
         status: status.unwrap_or(0),
@@ -138,8 +151,8 @@ fn process_ends(thread: &Thread, leader: &Leader) {
 
 #[inline(always)]
 fn key_of_init(process: u32, start_boot_ns: u64) -> u64 {
-    // SAFETY: the map does not reuse elements in place (BPF_F_NO_PREALLOC), so this one stays as it is while the
-    // program runs.
+    // SAFETY: the element stays mapped while the program runs. From 6.1 it may be given to another key meanwhile; then the
+    // container is being unregistered, and a record with another one's key is one about a pid that is not its own.
     let Some(init) = (unsafe { INITS.get(process) }) else { return 0 };
     let is_same = start_boot_ns == 0 || start_boot_ns / TICK_NS == init.start_ticks;
     if is_same { init.key } else { 0 }

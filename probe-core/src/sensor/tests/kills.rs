@@ -115,6 +115,13 @@ impl World {
     }
 }
 
+fn moment(event: &RuntimeEvent) -> Mono {
+    match event {
+        RuntimeEvent::ChildOomKilled { at, .. } => at.mono,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn write_counters(dir: &TempDir, ooms: u64, kills: u64) {
     fs::write(dir.path().join("memory.events"), format!("oom {ooms}\noom_kill {kills}\n")).unwrap();
     fs::write(dir.path().join("memory.events.local"), format!("oom {ooms}\noom_kill {kills}\n")).unwrap();
@@ -202,6 +209,59 @@ fn a_child_is_named() {
     assert_eq!(world.look(), Next::Settled);
     world.main_dies(ExitStatus::Code(0));
     assert_eq!(world.said(), [Err(false)]);
+}
+
+#[test]
+fn two_children_in_the_same_moment_are_two_reports() {
+    let mut world = World::new(FULL);
+    world.count(2);
+    for pid in [CHILD, CHILD + 1] {
+        world.script.mark(pid, MARK);
+        world.child_dies(pid, KILLED);
+    }
+    let moments: Vec<Mono> = world.out.iter().map(moment).collect();
+    assert!(moments.is_sorted_by(|a, b| a < b), "{moments:?}");
+    let facts = |pid| Ok(named(pid, Some(4_096), OomLimit::Container));
+    assert_eq!(world.said(), [facts(CHILD), facts(CHILD + 1)]);
+}
+
+#[test]
+fn a_kill_from_outside_beside_a_child_that_is_named() {
+    // The child's record comes after the main process's end, or its mark does.
+    for is_late in [false, true] {
+        let mut world = World::new(FULL);
+        world.count(1);
+        if is_late {
+            world.child_dies(CHILD, KILLED);
+        }
+        assert_eq!(world.main_dies(KILLED), Next::LookAgain);
+        world.script.mark(CHILD, MARK);
+        if !is_late {
+            world.child_dies(CHILD, KILLED);
+        }
+        assert_eq!(world.look(), Next::Settled);
+        assert_eq!(
+            world.said(),
+            [Ok(named(CHILD, Some(4_096), OomLimit::Container)), Err(false)],
+            "{is_late}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_that_was_hit_in_vain_says_nothing_later() {
+    let mut world = World::new(FULL);
+    write_counters(&world.dir, 1, 0);
+    assert_eq!(world.look(), Next::LookAgain, "a kill may follow");
+    world.watched.give_up();
+    assert_eq!(world.look(), Next::Settled);
+    // The machine runs out of memory.
+    write_counters(&world.dir, 1, 1);
+    world.look();
+    world.wait(OOM_NAMING);
+    world.look();
+    let limit = OomLimit::Node;
+    assert_eq!(world.said(), [Ok(OomFacts { kills: 1, victim: None, limit })]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Deaths for Scripted {
         self.script.inner.lock().unwrap().marks.remove(&pid)
     }
 
-    fn marked(&mut self) -> Vec<u32> {
+    fn marked(&mut self, _: u64) -> Vec<u32> {
         self.script.inner.lock().unwrap().marks.keys().copied().collect()
     }
 

@@ -88,21 +88,22 @@ impl OomWatch {
 
     /// Kills since the last call.
     pub fn take(&mut self) -> Result<OomKills, CgroupError> {
+        let now = self.read()?;
+        // After the count: whatever is counted was announced before.
         if let Source::V1 { raised, was_raised } = &mut self.source {
             *was_raised |= raised.clear();
         }
-        let now = self.read()?;
         let kills = now.saturating_sub(self.seen);
         if kills == 0 {
             // The limit is hit first: it belongs to the kill that follows.
             return Ok(OomKills { kills, limit: OomLimit::Unknown });
         }
-        let limit = match &mut self.source {
+        let limit = in_view(match &mut self.source {
             Source::V2 { levels } => v2_limit(kills, levels.iter_mut().map(Level::take)),
             Source::V1 { was_raised, .. } => {
                 v1_limit(std::mem::take(was_raised), &v1_limits(self.path.parent()))
             }
-        };
+        });
         self.seen = now;
         Ok(OomKills { kills, limit })
     }
@@ -124,9 +125,27 @@ impl OomWatch {
         }
     }
 
-    /// Whether a notification may come before the count has changed.
-    pub fn is_early(&self) -> bool {
-        matches!(self.source, Source::V1 { .. })
+    /// Whether a limit was hit and no kill has followed yet: the kernel says so before it chooses.
+    pub fn is_pending(&self) -> bool {
+        match &self.source {
+            Source::V2 { levels } => levels.first().is_some_and(Level::was_hit),
+            Source::V1 { was_raised, .. } => *was_raised,
+        }
+    }
+
+    /// No kill has followed: what was hit until now is no sign of one that comes later.
+    pub fn settle(&mut self) {
+        match &mut self.source {
+            Source::V2 { levels } => {
+                for level in levels {
+                    let _settled = level.take();
+                }
+            }
+            Source::V1 { raised, was_raised } => {
+                raised.clear();
+                *was_raised = false;
+            }
+        }
     }
 }
 
@@ -137,6 +156,10 @@ impl Level {
             ooms: line("memory.events.local", "oom ")?,
             kills: line("memory.events", "oom_kill ")?,
         })
+    }
+
+    fn was_hit(&self) -> bool {
+        Level::read(&self.dir).is_some_and(|now| now.ooms > self.seen.ooms)
     }
 
     /// What was counted since the last call; None when that cannot be read.
@@ -206,8 +229,18 @@ fn v1_limits(dir: Option<&Path>) -> Vec<bool> {
 pub(super) fn v1_limit_without_counter(dir: &Path) -> OomLimit {
     match v1_limits(Some(dir)) {
         limits if limits.is_empty() => OomLimit::Unknown,
-        limits => v1_limit(false, &limits),
+        limits => in_view(v1_limit(false, &limits)),
     }
+}
+
+/// That nobody on the way to the root was at a limit says something only of a way that is seen whole: in a cgroup
+/// namespace its upper part is hidden.
+fn in_view(limit: OomLimit) -> OomLimit {
+    /// `PROC_CGROUP_INIT_INO` of `include/linux/proc_ns.h`.
+    const INITIAL_NAMESPACE: &str = "cgroup:[4026531835]";
+    let sees_all =
+        || fs::read_link("/proc/self/ns/cgroup").is_ok_and(|link| link.as_os_str() == INITIAL_NAMESPACE);
+    if limit == OomLimit::Node && !sees_all() { OomLimit::Unknown } else { limit }
 }
 
 impl AsFd for OomWatch {
