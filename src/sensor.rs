@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use probe_core::model::runtime::ExitStatus;
 use probe_core::model::time::Mono;
 use probe_core::sensor::{Death, Deaths, Kernel, Key, Mark, Member, Registry};
+use probe_core::sys::host;
 use probe_core::sys::tracefs::with_tracefs;
 use probe_ebpf::abi::{self, Counts};
 use probe_ebpf::{Lack, LoadError, LoadOptions, Loaded};
@@ -25,6 +26,8 @@ pub struct Programs {
 /// They do not run here.
 pub fn load(options: LoadOptions) -> Result<Programs, LoadError> {
     let loaded = with_tracefs(|| probe_ebpf::load(options))?;
+    // The kernel's BTF took tens of megabytes.
+    host::trim_heap();
     let Loaded { registry, reader, lacks, exit_program } = loaded;
     let has_marks = !lacks.iter().any(|lack| matches!(lack, Lack::MarkVictim { .. }));
     let deaths = Records { reader, has_marks, lost: 0, marks_lost: 0 };

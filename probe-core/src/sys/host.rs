@@ -1,5 +1,7 @@
 //! What the host says about itself and about this process.
 
+#![expect(unsafe_code, reason = "a door to the C library: malloc_trim")]
+
 use std::fs;
 
 /// Bit of the right to mount (capabilities(7)).
@@ -46,6 +48,16 @@ pub fn raise_descriptor_limit() -> std::io::Result<()> {
 pub fn descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current.unwrap_or(u64::MAX)
+}
+
+/// Gives free memory of the heap back to the system, after work that needed much of it for a moment. The allocator
+/// would keep it. Does nothing where the C library is not glibc.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: needed because only the allocator can do it. It takes its own locks, and changes nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The primary group of a user in `/etc/passwd`.
