@@ -4,8 +4,9 @@
 mod programs;
 
 use probe_core::engine::EngineError;
-use probe_core::ring::{TaskRun, Uring, UringOptions};
+use probe_core::ring::{Uring, UringOptions};
 use probe_core::sys::cgroup::Tree;
+use probe_core::sys::clock;
 use probe_core::sys::{host, pidfd};
 use serde::Serialize;
 
@@ -73,7 +74,7 @@ pub fn is_missing(findings: &[Finding]) -> bool {
 }
 
 fn rings(findings: &mut Vec<Finding>) {
-    let ring = Uring::new(UringOptions { slots: TRIAL_SLOTS, task_run: TaskRun::Best });
+    let ring = Uring::new(UringOptions::best(TRIAL_SLOTS), clock::now);
     let deferred = "deferred-completions";
     match ring {
         Ok(ring) => {

@@ -118,7 +118,13 @@ pub fn back_off_waiting(pod: &PodSpec, container: &str, wait: Duration) -> Strin
     format!("back-off {} restarting failed container={container} pod={}", GoDuration(wait), pod.full_name())
 }
 
-/// The event of one probe run, thresholds apart; None for a success.
+/// Event `ProbeInconclusive` after `row` runs in a row that nobody could judge.
+pub fn inconclusive(kind: ProbeKind, row: u32, detail: &str) -> String {
+    let kind = kind.as_str();
+    format!("{kind} probe could not be judged {row} times in a row, its result stays as it was: {detail}")
+}
+
+/// The event of one probe run, thresholds apart; None for a success, and for a run that nobody can judge.
 ///
 /// `target` tells what an errored run resulted in: an HTTP run errs only while it reads the body, which
 /// kubelet calls `failure`; all others are `unknown` (kubelet-semantics 4.4, 8).
@@ -126,7 +132,7 @@ pub fn probe_event(kind: ProbeKind, target: &Target, run: &RunResult) -> Option<
     let kind = kind.as_str();
     let detail = run.detail.as_deref().unwrap_or_default();
     match run.verdict {
-        Verdict::Success => None,
+        Verdict::Success | Verdict::Inconclusive => None,
         Verdict::Warning => Some((Reason::ProbeWarning, format!("{kind} probe warning: {detail}"))),
         Verdict::Failure => Some((Reason::Unhealthy, format!("{kind} probe failed: {detail}"))),
         Verdict::Errored => {

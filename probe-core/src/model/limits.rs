@@ -24,6 +24,21 @@ pub const ENGINE_INPUTS_PER_TURN_MAX: usize = 4_096;
 pub const ENGINE_ONCES_MAX: usize = 1_024;
 /// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.
 pub const RING_PASSES_MAX: u32 = 4_096;
+/// How long a busy shard lets completions and due probes gather: at most this is a probe late by design, and one
+/// wake-up serves all of them.
+pub const COALESCE: Duration = Duration::from_millis(1);
+/// Runs that are handed to the kernel at once inside a turn, so that the first does not wait for the last.
+pub const SUBMIT_EVERY: u32 = 4;
+/// While runs are in flight a shard looks at its clock at least so often, so that it knows when it was not there.
+pub const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// A turn that comes later than asked for by this much was missed.
+pub const UNWATCHED_MIN: Duration = Duration::from_millis(5);
+/// A run of which more than this part of its timeout was missed is not judged by silence.
+pub const UNWATCHED_PARTS: u32 = 10;
+/// Runs in a row that could not be judged before an event says so.
+pub const INCONCLUSIVE_ROW: u32 = 10;
+/// Completions that would end a quiet time early: more than a turn can have in flight, so that time ends it.
+pub const COMPLETIONS_WANTED: usize = 1 << 20;
 /// Receive buffer of a slot: the largest response head, and the window the body is drained through.
 pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.
