@@ -96,8 +96,8 @@ fn kills_for_memory_are_seen_in_a_delegated_cgroup() {
     let dies = world.write("dies.json", &pod("dies", "Never", &[limited("main", "exec tail /dev/zero")]));
     let mut agent = world.run(&[&lives, &dies], &[]);
 
-    let message =
-        "A process of container eater was killed for memory; memory limit of the container was reached";
+    let message = "A process of container eater was killed for memory; \
+                   memory limit of the container, 32768 KiB, was reached";
     let (_, line) = agent.wait_for("ChildOOMKilled", AFTER_A_WHILE);
     assert!(line.contains("Warning") && line.contains(message), "{line}");
     let ended = eventually("the main process ends", AFTER_A_WHILE, || {
