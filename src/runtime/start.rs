@@ -110,10 +110,10 @@ async fn try_start(shared: &Shared, instance: &Instance) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Whether an annotation asks what to do about a killed child, and nobody would learn of one.
+/// Whether an annotation asks to act on a killed child, and nobody would learn of one.
 fn is_blind(spec: &ContainerSpec, has_counter: bool, names_victims: bool) -> bool {
-    let asks = !spec.oom_kills_together && spec.on_child_oom != ChildOomPolicy::Ignore;
-    asks && !has_counter && !names_victims
+    let acts = matches!(spec.on_child_oom, ChildOomPolicy::RestartContainer | ChildOomPolicy::RestartPod);
+    acts && !has_counter && !names_victims
 }
 
 fn announcement(shared: &Shared, instance: &Instance, main: Member, pidfd: &Arc<OwnedFd>) -> Container {
@@ -223,14 +223,16 @@ mod tests {
 
     #[test]
     fn an_annotation_without_effect() {
-        let asked = |on_child_oom, oom_kills_together| {
+        let asked = |on_child_oom| {
             let spec = samples::spec(1, "p", &["m"]).containers.swap_remove(0);
-            ContainerSpec { on_child_oom, oom_kills_together, ..spec }
+            ContainerSpec { on_child_oom, ..spec }
         };
-        let restart = asked(ChildOomPolicy::RestartContainer, false);
-        assert!(is_blind(&restart, false, false));
-        assert!(!is_blind(&restart, true, false) && !is_blind(&restart, false, true));
-        assert!(!is_blind(&asked(ChildOomPolicy::Ignore, false), false, false), "it asks for nothing");
-        assert!(!is_blind(&asked(ChildOomPolicy::Event, true), false, false), "nobody asked");
+        for restart in [ChildOomPolicy::RestartContainer, ChildOomPolicy::RestartPod].map(asked) {
+            assert!(is_blind(&restart, false, false));
+            assert!(!is_blind(&restart, true, false) && !is_blind(&restart, false, true));
+        }
+        for other in [ChildOomPolicy::Ignore, ChildOomPolicy::Event].map(asked) {
+            assert!(!is_blind(&other, false, false), "nothing is to be done");
+        }
     }
 }

@@ -59,15 +59,20 @@ fn ebpf_or_no_start() {
 }
 
 #[test]
-fn pidfd_says_nothing_of_the_programs_and_neither_does_ebpf_that_runs() {
-    for (world, sensor) in
-        [(World::of_user(NOBODY), "pidfd"), (World::new(), "pidfd"), (World::new(), "ebpf")]
-    {
+fn the_sensor_is_named_and_none_that_was_asked_for_is_missed() {
+    let (pidfd, ebpf) = ("sensor: pidfds and the counters", "sensor: eBPF programs, beside pidfds");
+    for (world, sensor, named) in [
+        (World::of_user(NOBODY), "pidfd", pidfd),
+        (World::new(), "pidfd", pidfd),
+        (World::new(), "ebpf", ebpf),
+    ] {
         let mut agent = world.run(&[&sleepers(&world, 1)], &["--sensor", sensor]);
         agent.wait_for("Started container c0", SOON);
         assert_eq!(agent.terminate(), 0);
         let log = agent.log().all().join("\n");
-        assert!(!log.contains("BPF"), "--sensor {sensor}: {log}");
+        let said: Vec<&str> =
+            log.lines().filter(|line| line.contains("BPF") || line.contains(pidfd)).collect();
+        assert!(said.len() == 1 && said[0].contains(named), "--sensor {sensor}: {log}");
         world.assert_nothing_left();
     }
 }
