@@ -58,6 +58,9 @@ pub const FALLBACK_LOG_MAX_LINES: usize = 80;
 pub const LOG_FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 /// Files that one instance's log is kept in at most (design 9.6).
 pub const LOG_FILES_MAX: u32 = 5;
+/// Open files that an agent wants. With fewer an engine shard makes fewer slots than its default; half of them are left
+/// to containers.
+pub const DESCRIPTORS_WANTED: u64 = 8_192;
 /// Smallest grace period that a stop uses (kubelet-semantics 13).
 pub const GRACE_MIN_S: u32 = 2;
 
@@ -94,8 +97,12 @@ pub const RESYNC_EVERY: Duration = Duration::from_millis(100);
 pub const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// Tries to end what is left of an instance before it is given up and said so.
 pub const KILL_ATTEMPTS: u32 = 100;
-/// So long after the count of kills rose a main process that is not ending counts as no victim.
+/// So long after the count of kills rose a main process that is not ending counts as no victim, where the kernel goes on
+/// to kill others of its container, and where a mark may still come.
 pub const OOM_SETTLE: Duration = Duration::from_millis(10);
+/// The same where there is one victim and no mark: between the count and SIGKILL the kernel does nothing else, so only
+/// one that is preempted just there is late. Two looks at least lie in this time.
+pub const OOM_SPARED: Duration = Duration::from_millis(2);
 /// Waits between looks at the OOM counter of a v1 cgroup that ran out of memory: it is told of before a process
 /// is chosen. When all have passed nothing was killed, the memory was found.
 pub const OOM_LOOKS: [Duration; 9] = [
