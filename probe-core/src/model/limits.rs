@@ -27,8 +27,6 @@ pub const RING_PASSES_MAX: u32 = 4_096;
 /// How long a busy shard lets completions and due probes gather: at most this is a probe late by design, and one
 /// wake-up serves all of them.
 pub const COALESCE: Duration = Duration::from_millis(1);
-/// Runs that are handed to the kernel at once inside a turn, so that the first does not wait for the last.
-pub const SUBMIT_EVERY: u32 = 4;
 /// While runs are in flight a shard looks at its clock at least so often, so that it knows when it was not there.
 pub const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// A turn that comes later than asked for by this much was missed.

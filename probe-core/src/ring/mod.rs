@@ -65,9 +65,8 @@ pub trait Ring {
     /// The rules of the module are broken.
     fn push(&mut self, slot: Slot, op: Op) -> Result<(), Refused>;
 
-    /// Hands what was pushed to the kernel now, without waiting for anything, so that a long turn does not hold
-    /// its first operations back. Returns the time afterwards; `now` is the time of the turn, which the twin
-    /// gives back.
+    /// Hands what was pushed to the kernel now, without waiting for anything. Returns the time afterwards, so that
+    /// the operations can be dated; `now` is the time of the turn, which the twin gives back.
     fn submit(&mut self, now: Mono) -> Mono;
 
     /// The next completion that is there. `now` is the time of the turn; only the twin looks at it.
