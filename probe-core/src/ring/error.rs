@@ -17,6 +17,8 @@ pub enum RingError {
         "a ring for {slots} probe slots needs {needed} completion entries, the kernel gives {given}; use fewer slots"
     )]
     TooManySlots { slots: u32, needed: u32, given: u32 },
+    #[error("{call} for the epoll engine: {errno}; {cure}")]
+    Epoll { call: &'static str, errno: Errno, cure: &'static str },
     #[error("io_uring_enter: {0}; the engine shard cannot go on, restart the agent")]
     Enter(Errno),
 }
@@ -25,6 +27,17 @@ impl RingError {
     /// A system call on the way to a ring failed.
     pub(super) fn refused(call: &'static str, errno: Errno) -> RingError {
         RingError::Refused { call, errno, kernel: kernel_release(), cure: cure(errno, disabled()).into() }
+    }
+
+    /// A system call of the ring without io_uring failed.
+    pub(super) fn epoll(call: &'static str, errno: Errno) -> RingError {
+        let cure = match errno {
+            Errno::MFILE | Errno::NFILE => "no descriptor left: raise RLIMIT_NOFILE or use fewer probe slots",
+            Errno::NOSPC => "raise the sysctl fs.epoll.max_user_watches",
+            Errno::NOMEM => "not enough memory: use fewer probe slots",
+            _ => "see its manual page",
+        };
+        RingError::Epoll { call, errno, cure }
     }
 
     pub(super) fn lacks(what: &'static str) -> RingError {

@@ -17,6 +17,8 @@
 //! A breach is a bug of the caller that could hand one probe's bytes to another, so it panics.
 
 mod arena;
+mod driver;
+mod epoll;
 mod error;
 mod setup;
 mod slots;
@@ -32,6 +34,8 @@ pub use rustix::io::Errno;
 
 use crate::model::time::Mono;
 
+pub use driver::{Driver, RingKind};
+pub use epoll::Epoll;
 pub use error::RingError;
 pub use slots::{InFlight, Slot};
 pub use uring::{TaskRun, Uring, UringOptions};

@@ -1,0 +1,37 @@
+//! What a thread needs of its ring besides the operations: to sleep in it, and to be woken.
+
+use std::time::Duration;
+
+use super::{Ring, RingError, TaskRun, Uring, Waker};
+
+/// A ring of the kernel's. Belongs to the thread that made it.
+pub trait Driver: Ring {
+    /// Hands everything that was pushed to the kernel and sleeps until a completion, a wake-up or the end of
+    /// `timeout`. Zero looks without sleeping.
+    ///
+    /// # Errors
+    /// The kernel refuses the ring for good.
+    fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), RingError>;
+
+    /// Wakes this ring's owner from another thread.
+    fn waker(&self) -> Waker;
+}
+
+/// Which ring carries the probes. Outcomes are the same on each.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum RingKind {
+    /// [`Uring`].
+    Uring(TaskRun),
+    /// [`super::Epoll`]: where io_uring is forbidden, at more CPU for each probe.
+    Epoll,
+}
+
+impl Driver for Uring {
+    fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), RingError> {
+        Uring::submit_and_wait(self, timeout)
+    }
+
+    fn waker(&self) -> Waker {
+        Uring::waker(self)
+    }
+}
