@@ -12,7 +12,7 @@ use super::{Shard, Stats};
 use crate::model::limits::{ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX};
 use crate::model::probe::{ProbeCmd, ProbeEvent};
 use crate::model::time::{Mono, Now};
-use crate::ring::{RingError, Uring, UringOptions, Waker};
+use crate::ring::{Driver, Epoll, RingError, RingOptions, Uring, Waker};
 
 /// How often a busy shard publishes its counters.
 const STATS_EVERY: Duration = Duration::from_secs(1);
@@ -65,7 +65,22 @@ impl Engine {
     /// The ring is refused, with the cure, or the thread.
     pub fn start(
         name: &str,
-        options: UringOptions,
+        options: RingOptions,
+        clock: impl Fn() -> Now + Send + 'static,
+        deliver: impl FnMut(&mut Vec<ProbeEvent>) + Send + 'static,
+    ) -> Result<Engine, EngineError> {
+        match options {
+            RingOptions::Uring(options) => {
+                Engine::start_on(name, move || Uring::new(options), clock, deliver)
+            }
+            RingOptions::Epoll { slots } => Engine::start_on(name, move || Epoll::new(slots), clock, deliver),
+        }
+    }
+
+    /// A ring belongs to the thread that makes it.
+    fn start_on<R: Driver>(
+        name: &str,
+        make: impl FnOnce() -> Result<R, RingError> + Send + 'static,
         clock: impl Fn() -> Now + Send + 'static,
         deliver: impl FnMut(&mut Vec<ProbeEvent>) + Send + 'static,
     ) -> Result<Engine, EngineError> {
@@ -73,9 +88,8 @@ impl Engine {
         let (started, start) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let loop_stop = stop.clone();
-        // The kernel lets only the thread that made a ring use it.
         let body = move || {
-            let shard = match Uring::new(options) {
+            let shard = match make() {
                 Ok(ring) => Shard::new(ring),
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -138,8 +152,9 @@ impl Inbox {
 }
 
 /// Turns the shard until it is stopped and nothing is in flight.
-fn run<C, D>(mut shard: Shard<Uring>, mut work: Loop<C, D>) -> Result<(), RingError>
+fn run<R, C, D>(mut shard: Shard<R>, mut work: Loop<C, D>) -> Result<(), RingError>
 where
+    R: Driver,
     C: Fn() -> Now,
     D: FnMut(&mut Vec<ProbeEvent>),
 {
@@ -184,6 +199,6 @@ where
     }
 }
 
-fn publish(shard: &Shard<Uring>, stats: &Mutex<Stats>) {
+fn publish<R: Driver>(shard: &Shard<R>, stats: &Mutex<Stats>) {
     *stats.lock().unwrap_or_else(PoisonError::into_inner) = shard.stats();
 }

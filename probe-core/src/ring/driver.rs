@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ring, RingError, TaskRun, Uring, Waker};
+use super::{Ring, RingError, TaskRun, Uring, UringOptions, Waker};
 
 /// A ring of the kernel's. Belongs to the thread that made it.
 pub trait Driver: Ring {
@@ -18,12 +18,32 @@ pub trait Driver: Ring {
 }
 
 /// Which ring carries the probes. Outcomes are the same on each.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum RingKind {
     /// [`Uring`].
-    Uring(TaskRun),
+    Uring,
     /// [`super::Epoll`]: where io_uring is forbidden, at more CPU for each probe.
     Epoll,
+}
+
+/// How a ring of either kind is made.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum RingOptions {
+    Uring(UringOptions),
+    Epoll {
+        /// Runs in flight. Where RLIMIT_NOFILE allows fewer, fewer are made.
+        slots: u32,
+    },
+}
+
+impl RingOptions {
+    /// With everything that the kernel can do.
+    pub fn best(kind: RingKind, slots: u32) -> RingOptions {
+        match kind {
+            RingKind::Uring => RingOptions::Uring(UringOptions { slots, task_run: TaskRun::Best }),
+            RingKind::Epoll => RingOptions::Epoll { slots },
+        }
+    }
 }
 
 impl Driver for Uring {

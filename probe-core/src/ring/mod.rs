@@ -34,7 +34,7 @@ pub use rustix::io::Errno;
 
 use crate::model::time::Mono;
 
-pub use driver::{Driver, RingKind};
+pub use driver::{Driver, RingKind, RingOptions};
 pub use epoll::Epoll;
 pub use error::RingError;
 pub use slots::{InFlight, Slot};

@@ -24,8 +24,7 @@ struct SlotWaker {
 impl ReadyList {
     pub fn new(slots: u32) -> ReadyList {
         let slots = slots as usize;
-        let state =
-            State { slots: Vec::with_capacity(slots), is_listed: vec![false; slots], sleeper: None };
+        let state = State { slots: Vec::with_capacity(slots), is_listed: vec![false; slots], sleeper: None };
         ReadyList { state: Mutex::new(state) }
     }
 

@@ -87,8 +87,7 @@ impl SlotState {
             Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Connecting::Begun,
             Err(errno) => Connecting::Failed(errno),
         };
-        let socket =
-            Watched::new(socket).map_err(|errno| Refused::Socket { call: "epoll_ctl", errno })?;
+        let socket = Watched::new(socket).map_err(|errno| Refused::Socket { call: "epoll_ctl", errno })?;
         self.connection = Some(Connection { kind, to, socket });
         self.filled = 0;
         self.pending.connect = Some(begun);
@@ -236,11 +235,7 @@ fn make(kind: SocketKind) -> Result<OwnedFd, (&'static str, Errno)> {
 
 /// Connecting once more tells how the first call went, whatever epoll has said: 0 when it is done (EISCONN
 /// from then on), EALREADY while it goes on, else its error.
-fn poll_connect(
-    cx: &mut Context<'_>,
-    socket: &Watched<OwnedFd>,
-    to: SocketAddr,
-) -> Poll<Result<u32, Errno>> {
+fn poll_connect(cx: &mut Context<'_>, socket: &Watched<OwnedFd>, to: SocketAddr) -> Poll<Result<u32, Errno>> {
     socket.attempt(cx, Direction::Write, |socket| match rustix::net::connect(socket, &to) {
         Ok(()) | Err(Errno::ISCONN) => Ok(0),
         Err(errno) => Err(errno),
