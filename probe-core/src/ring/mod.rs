@@ -27,6 +27,9 @@ pub mod twin;
 mod uring;
 mod wake;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
