@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use probe_core::engine::{Engine, EngineError, Inbox};
+use probe_core::engine::{Clocks, Engine, EngineError, Inbox};
 use probe_core::executor::Input;
 use probe_core::model::limits::ENGINE_SLOTS_DEFAULT;
 use probe_core::model::probe::{ProbeCmd, ProbeEvent};
@@ -27,8 +27,9 @@ pub fn start(
     let inbox = Arc::new(OnceLock::<Inbox>::new());
     let routes = EventRoutes { executors, resolver, inbox: Arc::clone(&inbox) };
     let options = RingOptions::best(ring, ENGINE_SLOTS_DEFAULT);
+    let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
     let deliver = move |events: &mut Vec<ProbeEvent>| routes.deliver(events);
-    let engine = Engine::start(&format!("engine-{n}"), options, clock::now, deliver)?;
+    let engine = Engine::start(&format!("engine-{n}"), options, clocks, deliver)?;
     // Nothing else sets it, so it cannot be set already.
     let _ = inbox.set(engine.inbox());
     Ok(engine)

@@ -73,15 +73,28 @@ pub enum Ended {
 /// had for the probes, leftovers of an earlier agent do not end, the socket cannot be made.
 pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Printer) -> anyhow::Result<Ended> {
     let lock = StateLock::take(&config.state_dir)?;
+    let ended = run_locked(config, spawner, pods, printer);
+    if ended.is_err() {
+        // A start that was refused leaves no directory that was not there.
+        lock.give_back();
+    }
+    ended
+}
+
+fn run_locked(
+    config: &Config,
+    spawner: Spawner,
+    pods: Vec<PodSpec>,
+    printer: Printer,
+) -> anyhow::Result<Ended> {
     // Before anything is started or ended: a start that is refused changes nothing.
     let socket = Socket::bind(&config.socket)?;
     let kernel = load_kernel(config).context("--sensor ebpf")?;
-    let (version, first_version) = VersionFile::open(&config.state_dir)?;
-    let store = Store::new(first_version);
-
     let (executors, inboxes) = executor_queues(config.executor_shards);
     let (resolver, _resolvers) = Resolver::start().context("start the resolver threads")?;
     let engines = start_engines(config, &executors, &resolver)?;
+    let (version, first_version) = VersionFile::open(&config.state_dir)?;
+    let store = Store::new(first_version);
     let runtime = Arc::new(start_runtime(config, spawner, &executors, kernel)?);
     let defaults = Defaults { strict: config.strict, initial_delay: config.default_initial_delay };
     let agent = Agent::new(executors, defaults);
@@ -102,7 +115,6 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
     // more; they hold nothing by now, so the process may as well end without waiting for them.
     drop(runtime);
     drop((threads, agent));
-    drop(lock);
     ended
 }
 
@@ -120,11 +132,14 @@ fn start_engines(config: &Config, executors: &Executors, resolver: &Resolver) ->
 
 /// The programs in the kernel, where they are wanted and run. What is missing is said here, once.
 fn load_kernel(config: &Config) -> Result<Option<Kernel>, LoadError> {
+    const WITHOUT: &str = "sensor: pidfds and the counters of memory cgroups";
     if config.sensor == SensorKind::Pidfd {
+        tracing::info!("{WITHOUT}");
         return Ok(None);
     }
     match sensor::load(config.sensor_options) {
         Ok(programs) => {
+            tracing::info!("sensor: eBPF programs, beside pidfds and the counters of memory cgroups");
             for lack in &programs.lacks {
                 tracing::warn!("eBPF sensor: {lack}");
             }
@@ -134,6 +149,7 @@ fn load_kernel(config: &Config) -> Result<Option<Kernel>, LoadError> {
             tracing::warn!(
                 "no eBPF sensor: {error}; ends are seen a little later, and victims of the OOM killer are not named"
             );
+            tracing::info!("{WITHOUT}");
             Ok(None)
         }
         Err(error) => Err(error),

@@ -24,11 +24,11 @@ pub fn once(
     ring: RingKind,
     target: Arc<Target>,
     timeout: Duration,
-    clock: impl Fn() -> Now,
+    clock: fn() -> Now,
 ) -> Result<RunResult, EngineError> {
     match RingOptions::best(ring, SLOTS) {
-        RingOptions::Uring(options) => once_on(Uring::new(options)?, target, timeout, clock),
-        RingOptions::Epoll { slots } => once_on(Epoll::new(slots)?, target, timeout, clock),
+        RingOptions::Uring(options) => once_on(Uring::new(options, clock)?, target, timeout, clock),
+        RingOptions::Epoll { slots } => once_on(Epoll::new(slots, clock)?, target, timeout, clock),
     }
 }
 
@@ -36,7 +36,7 @@ fn once_on(
     ring: impl Driver,
     target: Arc<Target>,
     timeout: Duration,
-    clock: impl Fn() -> Now,
+    clock: fn() -> Now,
 ) -> Result<RunResult, EngineError> {
     let mut shard = Shard::new(ring);
     let waker = shard.ring().waker();
@@ -62,7 +62,7 @@ fn once_on(
         }
         waker.fall_asleep();
         let sleep = if resolved.is_empty() { wake.since(clock().mono) } else { Duration::ZERO };
-        shard.ring_mut().submit_and_wait(sleep)?;
+        shard.ring_mut().submit_and_wait(Duration::ZERO, sleep)?;
         waker.awake();
     }
 }

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Ring, RingError, TaskRun, Uring, UringOptions, Waker};
+use super::{Ring, RingError, Uring, UringOptions, Waker};
 
 /// A ring of the kernel's. Belongs to the thread that made it.
 pub trait Driver: Ring {
-    /// Hands everything that was pushed to the kernel and sleeps until a completion, a wake-up or the end of
-    /// `timeout`. Zero looks without sleeping.
+    /// Hands everything that was pushed to the kernel and sleeps: over `quiet` in any case, so that completions
+    /// gather, then until there is a completion, a wake-up or the end of `timeout` (counted from the call). Zero
+    /// looks without sleeping.
     ///
     /// # Errors
     /// The kernel refuses the ring for good.
-    fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), RingError>;
+    fn submit_and_wait(&mut self, quiet: Duration, timeout: Duration) -> Result<(), RingError>;
 
     /// Wakes this ring's owner from another thread.
     fn waker(&self) -> Waker;
@@ -40,15 +41,15 @@ impl RingOptions {
     /// With everything that the kernel can do.
     pub fn best(kind: RingKind, slots: u32) -> RingOptions {
         match kind {
-            RingKind::Uring => RingOptions::Uring(UringOptions { slots, task_run: TaskRun::Best }),
+            RingKind::Uring => RingOptions::Uring(UringOptions::best(slots)),
             RingKind::Epoll => RingOptions::Epoll { slots },
         }
     }
 }
 
 impl Driver for Uring {
-    fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), RingError> {
-        Uring::submit_and_wait(self, timeout)
+    fn submit_and_wait(&mut self, quiet: Duration, timeout: Duration) -> Result<(), RingError> {
+        Uring::submit_and_wait(self, quiet, timeout)
     }
 
     fn waker(&self) -> Waker {

@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{
-    Completion, Driver, Epoll, Errno, Op, OpKind, Opening, Refused, Slot, TaskRun, Uring, UringOptions,
-};
-use crate::model::time::Mono;
+use super::{Completion, Driver, Epoll, Errno, Op, OpKind, Opening, Refused, Slot, Uring, UringOptions};
+use crate::model::time::{Mono, Now, Wall};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(60);
 const SLOTS: u32 = 8;
 
+/// The rings only hand the time on.
+fn epoch() -> Now {
+    Now { mono: Mono::ZERO, wall: Wall::default() }
+}
+
 fn uring() -> Uring {
-    Uring::new(UringOptions { slots: SLOTS, task_run: TaskRun::Best }).unwrap()
+    Uring::new(UringOptions::best(SLOTS), epoch).unwrap()
 }
 
 fn epoll() -> Epoll {
-    Epoll::new(SLOTS).unwrap()
+    Epoll::new(SLOTS, epoch).unwrap()
 }
 
 /// Waits for so many completions.
@@ -28,7 +31,7 @@ fn epoll() -> Epoll {
 fn completions(ring: &mut impl Driver, wanted: usize) -> Vec<(OpKind, Result<u32, Errno>)> {
     let mut found = Vec::new();
     while found.len() < wanted {
-        ring.submit_and_wait(LONG).unwrap();
+        ring.submit_and_wait(Duration::ZERO, LONG).unwrap();
         while let Some(Completion { kind, result, .. }) = ring.next_completion(Mono::ZERO) {
             found.push((kind, result));
         }
@@ -119,7 +122,7 @@ fn check_waking(ring: &mut impl Driver) {
         let waker = ring.waker();
         waker.fall_asleep();
         let waking = std::thread::spawn(move || waker.wake());
-        ring.submit_and_wait(LONG).unwrap();
+        ring.submit_and_wait(Duration::ZERO, LONG).unwrap();
         waking.join().unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use probe_core::engine;
 use probe_core::model::probe::{Host, RunResult, Target, Verdict};
-use probe_core::ring::{RingKind, RingOptions, TaskRun, UringOptions};
+use probe_core::ring::{RingKind, RingOptions, TaskRun, UringOptions, Waiting};
 use probe_core::sys::clock;
 
 use crate::bench::{Bench, check, http, http_with, on_both_rings};
@@ -99,7 +99,7 @@ fn statuses(bench: &mut Bench) {
             let detail = match verdict {
                 Verdict::Failure => Some(format!("HTTP probe failed with statuscode: {code}")),
                 Verdict::Warning => Some(format!("Probe terminated redirects, Response body: {body}")),
-                Verdict::Success | Verdict::Errored => None,
+                Verdict::Success | Verdict::Errored | Verdict::Inconclusive => None,
             };
             check(&format!("{id} {code}"), server.addr, &result, verdict, detail.as_deref());
         }
@@ -116,8 +116,8 @@ fn statuses_decide(ring: RingKind) {
 
 #[test]
 fn statuses_decide_on_the_cooperative_ring() {
-    let mut bench =
-        Bench::with(RingOptions::Uring(UringOptions { slots: 8, task_run: TaskRun::Cooperative }));
+    let options = UringOptions { slots: 8, task_run: TaskRun::Cooperative, waiting: Waiting::InTwoCalls };
+    let mut bench = Bench::with(RingOptions::Uring(options));
     statuses(&mut bench);
     bench.stop();
 }

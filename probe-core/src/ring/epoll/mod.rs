@@ -10,6 +10,7 @@
 //! socket was closed.
 
 mod ready;
+mod receive;
 mod slot;
 mod watch;
 
@@ -27,8 +28,9 @@ use super::slots::SlotTable;
 use super::{
     Completion, Driver, Errno, InFlight, Op, OpKind, Opening, Refused, Ring, RingError, Slot, Waker, setup,
 };
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Now};
 use ready::ReadyList;
+use receive::Receiver;
 use slot::SlotState;
 use watch::{Timer, WakeEvent};
 
@@ -41,6 +43,7 @@ pub struct Epoll {
     work: Work,
     runtime: Runtime,
     waker: Waker,
+    clock: fn() -> Now,
 }
 
 /// What the runtime's one future works on.
@@ -52,6 +55,7 @@ struct Work {
     batch: Vec<u32>,
     /// Ended operations in order; at most what the table says is in flight.
     completed: VecDeque<Completion>,
+    receiver: Receiver,
     wake: WakeEvent,
     timer: Timer,
 }
@@ -61,7 +65,7 @@ impl Epoll {
     ///
     /// # Errors
     /// No descriptor or no memory is left.
-    pub fn new(slots: u32) -> Result<Epoll, RingError> {
+    pub fn new(slots: u32, clock: fn() -> Now) -> Result<Epoll, RingError> {
         let slots = setup::allowed_slots(slots)?;
         // All events at once: what has come by now must be seen before any deadline is judged.
         let runtime = Builder::new_current_thread()
@@ -80,10 +84,11 @@ impl Epoll {
             ready,
             batch: Vec::with_capacity(slots as usize),
             completed: VecDeque::new(),
+            receiver: Receiver::new()?,
             wake,
             timer,
         };
-        Ok(Epoll { work, runtime, waker })
+        Ok(Epoll { work, runtime, waker, clock })
     }
 
     /// Begins a connection for the kinds of operations that `begun` names.
@@ -112,22 +117,28 @@ impl Work {
         for index in self.batch.drain(..) {
             let slot = self.table.current(index);
             let completed = &mut self.completed;
-            self.slots[index as usize].step(|kind, result| {
-                completed.push_back(Completion { slot, kind, result });
+            self.slots[index as usize].step(&mut self.receiver, |kind, result, received_at| {
+                completed.push_back(Completion { slot, kind, result, received_at });
             });
         }
     }
 
     /// Takes what was pushed to the kernel, and what epoll tells of it, until there is something to do for
-    /// the owner. Epoll is asked at least once, so that nothing that has come by now goes unseen.
-    async fn wait(&mut self, timeout: Duration) -> Result<(), Errno> {
-        let (mut is_asked, mut is_over, mut is_armed) = (false, timeout.is_zero(), false);
+    /// the owner and `quiet` has passed. Slots take their steps meanwhile. Epoll is asked at least once, so that
+    /// nothing that has come by now goes unseen.
+    async fn wait(&mut self, quiet: Duration, timeout: Duration) -> Result<(), Errno> {
+        let quiet = quiet.min(timeout);
+        let (mut is_asked, mut is_woken, mut has_rung) = (false, false, false);
+        let (mut is_quiet, mut is_armed) = (!quiet.is_zero(), false);
         let ended = poll_fn(|cx| {
             self.step(cx);
-            let is_woken = self.wake.take(cx);
+            is_woken |= self.wake.take(cx);
             // One that was set for an earlier wait may still ring.
-            let has_rung = self.timer.take(cx) && is_armed;
-            is_over |= is_woken || has_rung || !self.completed.is_empty();
+            if self.timer.take(cx) && is_armed {
+                (has_rung, is_quiet, is_armed) = (!is_quiet || quiet == timeout, false, false);
+            }
+            let is_over =
+                !is_quiet && (is_woken || has_rung || timeout.is_zero() || !self.completed.is_empty());
             if is_over && is_asked {
                 return Poll::Ready(Ok(()));
             }
@@ -135,7 +146,7 @@ impl Work {
                 // The runtime then asks epoll without sleeping.
                 cx.waker().wake_by_ref();
             } else if !is_armed {
-                self.timer.set(timeout)?;
+                self.timer.set(if is_quiet { quiet } else { timeout - quiet })?;
                 is_armed = true;
             }
             is_asked = true;
@@ -148,11 +159,11 @@ impl Work {
 }
 
 impl Driver for Epoll {
-    fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), RingError> {
+    fn submit_and_wait(&mut self, quiet: Duration, timeout: Duration) -> Result<(), RingError> {
         let Epoll { work, runtime, .. } = self;
         // Tokio's budget would hold back slots by the hundred; a wait steps each of them once at a time anyway.
         runtime
-            .block_on(unconstrained(work.wait(timeout)))
+            .block_on(unconstrained(work.wait(quiet, timeout)))
             .map_err(|errno| RingError::epoll("timerfd_settime", errno))
     }
 
@@ -197,6 +208,10 @@ impl Ring for Epoll {
                 table.begin(slot, &[OpKind::Recv]);
                 state.recv();
             }
+            Op::Finish => {
+                table.begin(slot, &[OpKind::Recv, OpKind::Disconnect]);
+                state.finish();
+            }
             Op::Disconnect => {
                 table.begin(slot, &[OpKind::Disconnect]);
                 state.disconnect();
@@ -210,10 +225,15 @@ impl Ring for Epoll {
         Ok(())
     }
 
+    fn submit(&mut self, _now: Mono) -> Mono {
+        // A connect is on its way since its push, and nothing else of a run comes before the next wait.
+        (self.clock)().mono
+    }
+
     fn next_completion(&mut self, _now: Mono) -> Option<Completion> {
         loop {
             let completion = self.work.completed.pop_front()?;
-            let Completion { slot, kind, result } = completion;
+            let Completion { slot, kind, result, .. } = completion;
             if !self.work.table.end(slot, kind) {
                 continue;
             }

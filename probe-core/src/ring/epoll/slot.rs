@@ -5,12 +5,19 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::SendFlags;
 
 use super::super::sockets::{self, SOCKETS_PER_SLOT, SocketKind};
 use super::super::{Errno, OpKind, Opening, Refused, Slot};
+use super::receive::Receiver;
 use super::watch::{Direction, Watched};
 use crate::model::limits::SLOT_BUFFER_BYTES;
+use crate::model::time::Wall;
+
+/// Told what has ended, how, and when the kernel had received it.
+pub trait Publish: FnMut(OpKind, Result<u32, Errno>, Option<Wall>) {}
+
+impl<F: FnMut(OpKind, Result<u32, Errno>, Option<Wall>)> Publish for F {}
 
 pub struct SlotState {
     /// Connected to nothing, and outside epoll.
@@ -23,6 +30,8 @@ pub struct SlotState {
     buffer: Box<[u8]>,
     /// Bytes of the answer that are in the buffer.
     filled: usize,
+    /// What the latest receive brings is dropped.
+    is_unwanted: bool,
     /// Wakes this slot.
     waker: Waker,
 }
@@ -40,7 +49,7 @@ struct Pending {
     /// From which byte of the request on.
     send: Option<usize>,
     recv: Option<Start>,
-    disconnect: bool,
+    disconnect: Option<Start>,
     cancel: bool,
 }
 
@@ -56,8 +65,8 @@ enum Connecting {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Start {
     Now,
-    /// It is the last of an exchange.
-    AfterSend,
+    /// When the operation before it has ended: the receive of an exchange, the disconnect of a finish.
+    Linked,
 }
 
 impl SlotState {
@@ -70,6 +79,7 @@ impl SlotState {
             request: Bytes::new(),
             buffer: Box::default(),
             filled: 0,
+            is_unwanted: false,
             waker,
         }
     }
@@ -97,7 +107,8 @@ impl SlotState {
     /// What follows the connect of an exchange.
     pub fn exchange(&mut self, request: Bytes) {
         self.send(request, 0);
-        self.pending.recv = Some(Start::AfterSend);
+        self.is_unwanted = false;
+        self.pending.recv = Some(Start::Linked);
     }
 
     pub fn send(&mut self, request: Bytes, from: usize) {
@@ -107,11 +118,20 @@ impl SlotState {
 
     pub fn recv(&mut self) {
         assert!(self.filled < SLOT_BUFFER_BYTES, "receive on a slot whose buffer is full");
+        self.is_unwanted = false;
         self.pending.recv = Some(Start::Now);
     }
 
+    /// A last receive, and the end of the connection whatever comes of it.
+    pub fn finish(&mut self) {
+        self.filled = 0;
+        self.is_unwanted = true;
+        self.pending.recv = Some(Start::Now);
+        self.pending.disconnect = Some(Start::Linked);
+    }
+
     pub fn disconnect(&mut self) {
-        self.pending.disconnect = true;
+        self.pending.disconnect = Some(Start::Now);
     }
 
     pub fn cancel(&mut self) {
@@ -119,14 +139,20 @@ impl SlotState {
     }
 
     /// Takes every step that is possible now, and tells what has ended.
-    pub fn step(&mut self, mut publish: impl FnMut(OpKind, Result<u32, Errno>)) {
+    pub fn step(&mut self, receiver: &mut Receiver, mut publish: impl Publish) {
         if std::mem::take(&mut self.pending.cancel) {
             let count = self.cancel_all(&mut publish);
-            publish(OpKind::Cancel, if count > 0 { Ok(count) } else { Err(Errno::NOENT) });
+            publish(OpKind::Cancel, if count > 0 { Ok(count) } else { Err(Errno::NOENT) }, None);
         }
-        if std::mem::take(&mut self.pending.disconnect) {
-            publish(OpKind::Disconnect, self.end_connection());
+        self.transfer(receiver, &mut publish);
+        // Alone, or behind its receive.
+        if self.pending.recv.is_none() && self.pending.disconnect.take().is_some() {
+            publish(OpKind::Disconnect, self.end_connection(), None);
         }
+    }
+
+    /// Connect, send and receive.
+    fn transfer(&mut self, receiver: &mut Receiver, publish: &mut impl Publish) {
         let Some(Connection { to, socket, .. }) = &self.connection else { return };
         let cx = &mut Context::from_waker(&self.waker);
         if let Some(connecting) = self.pending.connect {
@@ -136,9 +162,9 @@ impl SlotState {
             };
             let Poll::Ready(result) = ended else { return };
             self.pending.connect = None;
-            publish(OpKind::Connect, result);
+            publish(OpKind::Connect, result, None);
             if result.is_err() {
-                self.cancel_all(&mut publish);
+                self.cancel_all(publish);
                 return;
             }
         }
@@ -146,27 +172,31 @@ impl SlotState {
             && let Poll::Ready(result) = poll_send(cx, socket, &self.request[from..])
         {
             self.pending.send = None;
-            publish(OpKind::Send, result);
+            publish(OpKind::Send, result, None);
         }
         let may_receive = match self.pending.recv {
             None => false,
             Some(Start::Now) => true,
-            Some(Start::AfterSend) => self.pending.send.is_none(),
+            Some(Start::Linked) => self.pending.send.is_none(),
         };
         if may_receive {
             if self.buffer.is_empty() {
                 self.buffer = vec![0; SLOT_BUFFER_BYTES].into();
             }
-            if let Poll::Ready(result) = poll_recv(cx, socket, &mut self.buffer[self.filled..]) {
+            let room = &mut self.buffer[self.filled..];
+            let received = socket.attempt(cx, Direction::Read, |socket| receiver.receive(socket, room));
+            if let Poll::Ready(result) = received {
                 self.pending.recv = None;
-                publish(OpKind::Recv, result);
+                let at = result.ok().and_then(|(_, at)| at).filter(|_| !self.is_unwanted);
+                publish(OpKind::Recv, result.map(|(count, _)| count), at);
             }
         }
     }
 
     /// Ends connect, send and receive; returns how many there were.
-    fn cancel_all(&mut self, publish: &mut impl FnMut(OpKind, Result<u32, Errno>)) -> u32 {
-        let Pending { connect, send, recv, .. } = std::mem::take(&mut self.pending);
+    fn cancel_all(&mut self, publish: &mut impl Publish) -> u32 {
+        let Pending { connect, send, recv, disconnect, .. } = std::mem::take(&mut self.pending);
+        self.pending.disconnect = disconnect;
         let kinds = [
             (connect.is_some(), OpKind::Connect),
             (send.is_some(), OpKind::Send),
@@ -174,7 +204,7 @@ impl SlotState {
         ];
         let mut count = 0;
         for (_, kind) in kinds.into_iter().filter(|(is_pending, _)| *is_pending) {
-            publish(kind, Err(Errno::CANCELED));
+            publish(kind, Err(Errno::CANCELED), None);
             count += 1;
         }
         count
@@ -193,7 +223,9 @@ impl SlotState {
 
     /// A receive of `count` bytes was delivered.
     pub fn received(&mut self, count: usize) {
-        self.filled += count;
+        if !self.is_unwanted {
+            self.filled += count;
+        }
     }
 
     pub fn answer(&self) -> &[u8] {
@@ -245,11 +277,5 @@ fn poll_connect(cx: &mut Context<'_>, socket: &Watched<OwnedFd>, to: SocketAddr)
 fn poll_send(cx: &mut Context<'_>, socket: &Watched<OwnedFd>, bytes: &[u8]) -> Poll<Result<u32, Errno>> {
     socket.attempt(cx, Direction::Write, |socket| {
         rustix::net::send(socket, bytes, SendFlags::NOSIGNAL).map(|count| count as u32)
-    })
-}
-
-fn poll_recv(cx: &mut Context<'_>, socket: &Watched<OwnedFd>, room: &mut [u8]) -> Poll<Result<u32, Errno>> {
-    socket.attempt(cx, Direction::Read, |socket| {
-        rustix::net::recv(socket, room, RecvFlags::empty()).map(|(_, count)| count as u32)
     })
 }
