@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use test_support::{AFTER_A_WHILE, Agent, SOON, World};
+use test_support::{AFTER_A_WHILE, Agent, SOON, World, eventually};
 
 /// How /proc/<pid>/fd names a ring.
 const RING: &str = "anon_inode:[io_uring]";
@@ -16,6 +16,7 @@ fn where_io_uring_is_forbidden_epoll_carries_the_probes() {
     let mut agent = world.run(&["examples/wedge.yaml"], &[]);
     let failed = "Liveness probe failed: Get \"http://127.0.0.1:18080/\": context deadline exceeded";
     agent.wait_for("Started container server", SOON);
+    eventually("the server listens", SOON, || world.http("GET", 18080, "/").ok());
     let probe = world.defib(&["probe", "http://127.0.0.1:18080/"]);
     assert_eq!(probe.code, 0, "{probe:?}");
     assert!(probe.stderr.contains(FALLS_BACK), "{probe:?}");
