@@ -9,6 +9,7 @@ mod files;
 mod logging;
 mod logs;
 mod paths;
+mod rings;
 mod runtime;
 mod sensor;
 mod store;

@@ -95,6 +95,9 @@ pub struct RunArgs {
     /// What runs the containers
     #[arg(long, value_enum, default_value_t = RuntimeKind::Process)]
     pub runtime: RuntimeKind,
+    /// What carries network probes
+    #[arg(long, value_enum, default_value_t = EngineKind::Auto)]
+    pub engine: EngineKind,
     /// How ends of processes are seen
     #[arg(long, value_enum, default_value_t = SensorKind::Auto)]
     pub sensor: SensorKind,
@@ -104,7 +107,7 @@ pub struct RunArgs {
     /// Name of this node in the API [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Threads that probe, each with an io_uring of its own [default: one per two cores]
+    /// Threads that probe, each with a ring of its own [default: one per two cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub engine_shards: Option<u16>,
     /// Threads that decide; pods are hashed onto them
@@ -122,6 +125,16 @@ pub struct RunArgs {
 pub enum RuntimeKind {
     /// Local processes
     Process,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// io_uring where this host allows it, else epoll
+    Auto,
+    /// io_uring, or no start
+    Uring,
+    /// epoll: the same outcomes, at more CPU for each probe
+    Epoll,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,6 +288,9 @@ pub struct ProbeArgs {
     /// Timeout when TARGET is an address; longer than 0s
     #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "1s")]
     pub timeout: Duration,
+    /// What carries the probe when TARGET is an address
+    #[arg(long, value_enum, default_value_t = EngineKind::Auto)]
+    pub engine: EngineKind,
     /// Form of the output
     #[arg(short, long, value_enum)]
     pub output: Option<ProbeForm>,

@@ -16,6 +16,7 @@ use super::resource::UsageError;
 use super::{exit, output, print, resource};
 use crate::api::result_json;
 use crate::client::{self, Patience};
+use crate::rings::Rings;
 
 const HTTP_PORT: u16 = 80;
 
@@ -26,7 +27,9 @@ const HTTP_PORT: u16 = 80;
 pub fn run(args: &ProbeArgs) -> anyhow::Result<u8> {
     let result = match target_of(&args.target)? {
         Some(target) => {
-            let result = engine::once(Arc::new(target), args.timeout, clock::now)?;
+            let target = Arc::new(target);
+            let mut rings = Rings::new(args.engine, |text: &str| eprintln!("warning: {text}"));
+            let result = rings.with(|ring| engine::once(ring, target.clone(), args.timeout, clock::now))?;
             result_json(&result)
         }
         None => of_pod(args)?,

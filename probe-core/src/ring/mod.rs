@@ -17,6 +17,8 @@
 //! A breach is a bug of the caller that could hand one probe's bytes to another, so it panics.
 
 mod arena;
+mod driver;
+mod epoll;
 mod error;
 mod messages;
 mod setup;
@@ -26,6 +28,9 @@ pub mod twin;
 mod uring;
 mod wake;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -33,6 +38,8 @@ pub use rustix::io::Errno;
 
 use crate::model::time::{Mono, Wall};
 
+pub use driver::{Driver, RingKind, RingOptions};
+pub use epoll::Epoll;
 pub use error::RingError;
 pub use slots::{InFlight, Slot};
 pub use uring::{TaskRun, Uring, UringOptions, Waiting};
