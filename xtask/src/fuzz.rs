@@ -141,6 +141,7 @@ fn keep(repo: &Repo, nightly: &str, target: Target, folders: &Folders) -> Result
     command.args([&merged, &folders.corpus, &folders.grown]).args([
         "--",
         "-merge=1",
+        "-set_cover_merge=1",
         &format!("-max_len={}", target.len_max()),
         &format!("-rss_limit_mb={RSS_LIMIT_MIB}"),
     ]);
