@@ -65,7 +65,7 @@ fn of_pod(args: &ProbeArgs) -> anyhow::Result<Value> {
 }
 
 /// The target of an address; None for the name of a pod.
-fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
+pub(super) fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
     let Some((scheme, _)) = text.split_once("://") else { return Ok(None) };
     let parsed = url::Url::parse(text).map_err(|error| UsageError(format!("error: {error}")))?;
     let host = parsed.host_name();
