@@ -8,7 +8,9 @@ mod control;
 pub mod heap;
 mod load;
 mod report;
+mod tasks;
 
 pub use control::{Control, Phase};
 pub use load::{Kind, Load};
 pub use report::{Percentiles, RESPONSES_MAX, Report, Response, Tally};
+pub use tasks::{Answer, Verdict, run_all};

@@ -26,6 +26,10 @@ enum Bench {
     Sensor(sensor::SensorArgs),
     /// defib beside HAProxy, a prober in kubelet's way and others, and beside the floor, in one run
     Peers(peers::PeersArgs),
+    /// The latest run of `peers` against docs/promises.md
+    Check(peers::CheckArgs),
+    /// 20,000 probes a second leave no sockets in TIME_WAIT
+    Ports(peers::ports::PortsArgs),
 }
 
 /// Runs the benchmark; a missed bound is an error.
@@ -34,5 +38,7 @@ pub fn run(repo: &Repo, args: &BenchArgs) -> Result<()> {
         Bench::Smoke(args) => smoke::run(repo, args),
         Bench::Sensor(args) => sensor::run(repo, args),
         Bench::Peers(args) => peers::run(repo, args),
+        Bench::Check(args) => peers::check(repo, args),
+        Bench::Ports(args) => peers::ports::run(repo, args),
     }
 }

@@ -53,7 +53,7 @@ struct Slot {
     address: SocketAddrAny,
     request: Vec<u8>,
     answer: [u8; ANSWER_BYTES],
-    _socket: OwnedFd,
+    socket: OwnedFd,
 }
 
 struct Floor {
@@ -108,7 +108,7 @@ impl Floor {
         ring.submitter().register_files_sparse(SLOTS).context("the file table")?;
         let slots: Box<[Slot]> = (0..SLOTS).map(|_| Slot::new(load)).collect::<Result<_>>()?;
         for (at, slot) in (0..SLOTS).zip(&slots) {
-            ring.submitter().register_files_update(at, &[slot._socket.as_raw_fd()]).context("a socket")?;
+            ring.submitter().register_files_update(at, &[slot.socket.as_raw_fd()]).context("a socket")?;
         }
         Ok(Floor { ring, slots, free: (0..SLOTS).collect(), load })
     }
@@ -170,9 +170,9 @@ impl Floor {
         let mut broken = Vec::new();
         for completion in self.ring.completion() {
             let (at, step) = parse(completion.user_data());
-            let slot = &mut self.slots[at as usize];
             match step {
                 Step::Disconnect => {
+                    let slot = &self.slots[at as usize];
                     self.free.push(at);
                     if self.load.kind == Kind::Http
                         && slot.answer[STATUS] != *b"200"
@@ -187,6 +187,7 @@ impl Floor {
                 // Nothing was begun after it. The status is still empty, so an HTTP probe is counted above.
                 Step::Connect => {
                     broken.push(at);
+                    let slot = &self.slots[at as usize];
                     let is_refused = completion.result() == -libc::ECONNREFUSED;
                     if self.load.kind == Kind::Tcp && control.is_measuring() {
                         match is_refused {
@@ -242,7 +243,7 @@ impl Slot {
             address: SocketAddrAny::from(address),
             request: head.into_bytes(),
             answer: [0; ANSWER_BYTES],
-            _socket: socket,
+            socket,
         })
     }
 

@@ -2,12 +2,14 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use test_support::NetNs;
 
+use super::blackbox::{self, Blackbox};
 use super::go;
 use super::haproxy::{self, Haproxy};
 use super::loads::{self, Kind, Load};
@@ -37,6 +39,25 @@ pub enum Contestant {
     Haproxy,
     /// A prober in kubelet's way, in Go
     Kubelet,
+    /// blackbox_exporter, scraped once per probe
+    Blackbox,
+    /// One task per target on tokio-uring
+    TokioUring,
+    /// One task per target on tokio, with hyper
+    TokioHyper,
+}
+
+/// Installs the Debian packages of these contestants.
+pub fn install(wanted: &[Contestant]) -> Result<()> {
+    let packages = [(Contestant::Haproxy, "haproxy"), (Contestant::Blackbox, "prometheus-blackbox-exporter")];
+    let wanted = packages.iter().filter(|(contestant, _)| wanted.contains(contestant));
+    let names: Vec<&str> = wanted.map(|(_, package)| *package).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    run_command(command.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(names))
 }
 
 /// Binaries and versions.
@@ -54,6 +75,9 @@ impl Contestant {
             Contestant::Floor => "floor",
             Contestant::Haproxy => "haproxy",
             Contestant::Kubelet => "kubelet",
+            Contestant::Blackbox => "blackbox",
+            Contestant::TokioUring => "tokio-uring",
+            Contestant::TokioHyper => "tokio-hyper",
         }
     }
 
@@ -66,6 +90,8 @@ impl Contestant {
             // Only compared with itself: the same rate as from 100,000 targets.
             (Contestant::Defib, loads::HTTP_1K) => Some(load),
             (_, loads::HTTP_1K) => None,
+            // One scrape per probe: beyond this rate the driver is measured, not the exporter.
+            (Contestant::Blackbox, name) if name != loads::HTTP_5K => None,
             _ => Some(load),
         }
     }
@@ -77,6 +103,9 @@ pub fn build(repo: &Repo, wanted: &[Contestant]) -> Result<Built> {
     let mut built = Built { folder: repo.path("target/release"), kubelet: None, versions: Vec::new() };
     if wanted.contains(&Contestant::Haproxy) {
         built.versions.push(haproxy::version()?);
+    }
+    if wanted.contains(&Contestant::Blackbox) {
+        built.versions.push(blackbox::version()?);
     }
     if wanted.contains(&Contestant::Kubelet) {
         let go = go::build(repo)?;
@@ -108,23 +137,32 @@ impl Arena {
 pub enum Running {
     Process(Process),
     Haproxy(Haproxy),
+    Blackbox(Blackbox),
 }
 
 impl Running {
+    /// `cpus`: of the contestant, and of what drives it.
     pub fn start(
         contestant: Contestant,
         built: &Built,
         arena: &Arena,
-        cpu: usize,
+        cpus: (usize, usize),
         load: &Load,
     ) -> Result<Running> {
+        let cpu = cpus.0;
         let ours = |name: &str| {
             Process::start(arena, &built.folder.join(name), &[], cpu, load).map(Running::Process)
         };
         match contestant {
             Contestant::Defib => ours("peer-defib"),
             Contestant::Floor => ours("peer-floor"),
+            Contestant::TokioUring => ours("peer-tokio-uring"),
+            Contestant::TokioHyper => ours("peer-tokio-hyper"),
             Contestant::Haproxy => Haproxy::start(arena, cpu, load).map(Running::Haproxy),
+            Contestant::Blackbox => {
+                let driver = built.folder.join("peer-blackbox-driver");
+                Blackbox::start(arena, &driver, cpus, load).map(Running::Blackbox)
+            }
             Contestant::Kubelet => {
                 let binary = built.kubelet.as_ref().context("the Go prober was not built")?;
                 Process::start(arena, binary, &[], cpu, load).map(Running::Process)
@@ -136,6 +174,7 @@ impl Running {
         match self {
             Running::Process(process) => process.pid(),
             Running::Haproxy(haproxy) => haproxy.pid(),
+            Running::Blackbox(blackbox) => blackbox.pid(),
         }
     }
 
@@ -147,6 +186,7 @@ impl Running {
                 haproxy.measure(load);
                 Ok(())
             }
+            Running::Blackbox(blackbox) => blackbox.measure(),
         }
     }
 
@@ -154,6 +194,7 @@ impl Running {
         match self {
             Running::Process(process) => process.stop(),
             Running::Haproxy(haproxy) => haproxy.stop(),
+            Running::Blackbox(blackbox) => blackbox.stop(),
         }
     }
 }

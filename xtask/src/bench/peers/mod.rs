@@ -3,15 +3,21 @@
 //! Contestants alternate inside each round, and figures are medians over the rounds. Everything of a contestant
 //! runs on one CPU; the server and whatever drives a contestant run on another one.
 
+mod blackbox;
 mod contestants;
 mod cpu;
+mod document;
 mod go;
 mod haproxy;
 mod loads;
+mod plot;
+pub mod ports;
 mod process;
+mod promises;
 mod rows;
 mod score;
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,6 +28,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::contestants::{Arena, Built, Contestant, Running};
 use self::cpu::Core;
+use self::document::About;
 use self::loads::{Kind, Load};
 use self::rows::Row;
 use crate::clock::pause;
@@ -29,6 +36,9 @@ use crate::repo::Repo;
 
 /// After the window: what was served until then is reported by its end.
 const SETTLE: Duration = Duration::from_millis(1_500);
+/// Rows of the latest run that named no file.
+const LATEST: &str = "target/peers/rows.json";
+const PROMISES: &str = "docs/promises.md";
 const BASELINE: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
@@ -39,6 +49,9 @@ pub struct PeersArgs {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Install missing Debian packages first (as root)
+    #[arg(long)]
+    install: bool,
     /// Only these contestants
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Contestant>,
@@ -55,6 +68,13 @@ pub struct PeersArgs {
     server_cpu: usize,
 }
 
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Rows of a run; without it those of the latest one
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 fn known_load(name: &str) -> Result<String, String> {
     match loads::ALL.iter().find(|load| load.name == name) {
         Some(_) => Ok(name.to_owned()),
@@ -67,6 +87,10 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
     let wanted: Vec<Contestant> = Contestant::value_variants().iter().copied().filter(is_wanted).collect();
     let loads =
         loads::ALL.iter().filter(|load| args.load.is_empty() || args.load.iter().any(|l| l == load.name));
+    if args.install {
+        contestants::install(&wanted)?;
+    }
+    fs::create_dir_all(repo.path("target/peers")).context("cannot make target/peers")?;
     let built = contestants::build(repo, &wanted)?;
     ensure!(args.cpu != args.server_cpu, "--cpu and --server-cpu must differ");
     stay_on(args.server_cpu)?;
@@ -85,9 +109,34 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
             }
         }
     }
-    if let Some(path) = &args.json {
-        rows::write(&rows, path)?;
+    let kept = repo.path(LATEST);
+    rows::write(&rows, args.json.as_ref().unwrap_or(&kept))?;
+    // A part of the contest, or a short one, is no document.
+    if args.quick || !args.only.is_empty() || !args.load.is_empty() {
+        return Ok(());
     }
+    let about = About {
+        command: "cargo xtask bench peers".to_owned(),
+        rounds,
+        versions: built.versions,
+        contestants: wanted.iter().map(|contestant| contestant.name()).collect(),
+    };
+    document::write(repo, &about, &rows)
+}
+
+/// Compares a run with docs/promises.md; a promise that is not kept is an error with its name.
+pub fn check(repo: &Repo, args: &CheckArgs) -> Result<()> {
+    let document =
+        fs::read_to_string(repo.path(PROMISES)).with_context(|| format!("cannot read {PROMISES}"))?;
+    let kept = repo.path(LATEST);
+    let rows = rows::read(args.json.as_ref().unwrap_or(&kept))?;
+    let verdicts = promises::judge(&promises::parse(&document)?, &rows);
+    for verdict in &verdicts {
+        println!("{verdict}");
+    }
+    let missed: Vec<&str> =
+        verdicts.iter().filter(|verdict| !verdict.is_kept()).map(|verdict| verdict.name.as_str()).collect();
+    ensure!(missed.is_empty(), "bench check: missed: {}", missed.join(", "));
     Ok(())
 }
 
@@ -107,7 +156,7 @@ fn measure(built: &Built, args: &PeersArgs, contestant: Contestant, load: &Load,
         Kind::Http => counts.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>(),
         Kind::Tcp => counts.accepted.load(Ordering::Relaxed),
     };
-    let mut running = Running::start(contestant, built, &arena, args.cpu, load)
+    let mut running = Running::start(contestant, built, &arena, (args.cpu, args.server_cpu), load)
         .with_context(|| format!("{} under {}", contestant.name(), load.name))?;
     pause(load.warm_up());
 
@@ -147,6 +196,7 @@ fn measure(built: &Built, args: &PeersArgs, contestant: Contestant, load: &Load,
         round,
         offered_per_s: load.rate_per_s(),
         rate_per_s,
+        window_s: busy.wall_s,
         cpu_us_per_probe: (busy.busy_s - baseline * busy.wall_s) * 1e6 / probes,
         process_cpu_us_per_probe: (used.cpu_s - used_before.cpu_s) * 1e6 / probes,
         false_failures: score.false_failures,

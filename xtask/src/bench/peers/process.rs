@@ -1,7 +1,7 @@
 //! A contestant that speaks our protocol: `ready`, then `measure` and `stop` on its input, then one report.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -25,13 +25,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `binary` with the flags of the load on `cpu`, and waits until it is ready.
-    pub fn start(
-        arena: &Arena,
-        binary: &PathBuf,
-        extra: &[String],
-        cpu: usize,
-        load: &Load,
-    ) -> Result<Process> {
+    pub fn start(arena: &Arena, binary: &Path, extra: &[String], cpu: usize, load: &Load) -> Result<Process> {
         let flag = |name: &str, value: String| [format!("--{name}"), value];
         let flags = [
             flag("kind", load.kind.as_str().to_owned()),

@@ -16,6 +16,8 @@ pub struct Row {
     /// As asked for, and as the server saw it.
     pub offered_per_s: f64,
     pub rate_per_s: f64,
+    /// Length of the measured window.
+    pub window_s: f64,
     pub cpu_us_per_probe: f64,
     pub process_cpu_us_per_probe: f64,
     pub false_failures: u64,
@@ -35,6 +37,11 @@ impl Row {
     /// The share of the offered rate that was achieved.
     pub fn achieved(&self) -> f64 {
         self.rate_per_s / self.offered_per_s
+    }
+
+    /// The share of the probes of the window that failed falsely.
+    pub fn false_share(&self) -> f64 {
+        self.false_failures as f64 / (self.offered_per_s * self.window_s)
     }
 }
 
@@ -74,6 +81,7 @@ pub fn row(contestant: &str, load: &str, cpu_us_per_probe: f64) -> Row {
         round: 1,
         offered_per_s: 5_000.0,
         rate_per_s: 5_000.0,
+        window_s: 20.0,
         cpu_us_per_probe,
         process_cpu_us_per_probe: cpu_us_per_probe,
         false_failures: 0,
