@@ -134,8 +134,9 @@ impl fmt::Display for Verdict {
 pub fn parse(document: &str) -> Result<Vec<Promise>> {
     let lines = document.lines().skip_while(|line| *line != HEADING).skip(1);
     let section = lines.take_while(|line| !line.starts_with("## "));
-    // The first two lines of a table are its head.
-    let rows = section.filter(|line| line.starts_with('|')).skip(2);
+    // The first table of the section; its first two lines are its head.
+    let table = section.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let rows = table.skip(2);
     let promises: Vec<Promise> = rows
         .map(|row| promise(row).with_context(|| format!("docs/promises.md: {row}")))
         .collect::<Result<_>>()?;
@@ -203,7 +204,7 @@ mod tests {
                          | `cheap` | CPU per probe | defib http-5k | haproxy http-5k | ≤ 0.80 |\n\
                          | `true` | false failures | defib http-5k | – | ≤ 0 |\n\
                          | `rate` | achieved rate | defib http-5k | – | ≥ 0.999 |\n\
-                         | `late` | lateness p99.9 by period | defib http-5k | – | ≤ 0.005 |\n\n## After\n\n| no | t |\n";
+                         | `late` | lateness p99.9 by period | defib http-5k | – | ≤ 0.005 |\n\nText.\n\n| no | t |\n|---|---|\n| x | y |\n\n## After\n";
 
     fn kept(rows: &[Row]) -> Vec<bool> {
         judge(&parse(TABLE).unwrap(), rows).iter().map(Verdict::is_kept).collect()
