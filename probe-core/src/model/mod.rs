@@ -9,4 +9,5 @@ pub mod pod;
 pub mod probe;
 pub mod runtime;
 pub mod status;
+pub mod text;
 pub mod time;
