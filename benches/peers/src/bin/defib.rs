@@ -11,6 +11,7 @@ mod watch;
 use anyhow::{Context, Result};
 use clap::Parser;
 use peers::{Control, Load, Percentiles, Phase, heap};
+use probe_core::engine::Stats;
 
 use node::Node;
 use pods::Probes;
@@ -39,7 +40,8 @@ fn main() -> Result<()> {
 
     let mut lateness_us = stats.lateness_us.clone();
     lateness_us.subtract(&earlier.lateness_us).context("lateness since the warm-up")?;
-    report.inconclusive = stats.counters.errored - earlier.counters.errored;
+    let unknown = |stats: &Stats| stats.counters.inconclusive + stats.counters.errored;
+    report.inconclusive = unknown(&stats) - unknown(&earlier);
     report.lateness_us = Some(Percentiles::from(&lateness_us));
     report.state_bytes = Some(with_probes.saturating_sub(without_probes));
     report.print()

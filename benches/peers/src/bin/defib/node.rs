@@ -8,14 +8,14 @@ use anyhow::{Context, Result, anyhow};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use peers::{Control, Load, Report, heap};
 use probe_core::decide::backoff::BackoffParams;
-use probe_core::engine::{Engine, Inbox, Stats};
+use probe_core::engine::{Clocks, Engine, Inbox, Stats};
 use probe_core::executor::{Input, Output, PodCmd, Shard, ShardConfig};
 use probe_core::model::limits::{ENGINE_SLOTS_DEFAULT, SHARD_QUEUE_MAX};
 use probe_core::model::pod::PodSpec;
 use probe_core::model::probe::{ProbeCmd, ProbeEvent};
 use probe_core::model::runtime::{RuntimeCmd, RuntimeEvent};
 use probe_core::model::time::{Mono, Now};
-use probe_core::ring::{TaskRun, UringOptions};
+use probe_core::ring::UringOptions;
 use probe_core::sys::clock;
 
 use super::pods::{self, Probes};
@@ -49,8 +49,9 @@ impl Node {
                 let _ = outcomes.send(Input::Probe(event));
             }
         };
-        let options = UringOptions { slots: ENGINE_SLOTS_DEFAULT, task_run: TaskRun::Best };
-        let engine = Engine::start("engine-0", options, clock::now, deliver)?;
+        let options = UringOptions::best(ENGINE_SLOTS_DEFAULT);
+        let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
+        let engine = Engine::start("engine-0", options, clocks, deliver)?;
         let (armed, all_armed) = bounded(1);
         let work = Work {
             shard: shard()?,
