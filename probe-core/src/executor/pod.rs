@@ -139,7 +139,7 @@ impl Pod {
     pub(super) fn new(spec: Arc<PodSpec>, context: &mut Context) -> Pod {
         let mut containers: Vec<Container> = spec.containers.iter().map(|_| Container::new()).collect();
         for (ix, kind) in worker::workers_of(&spec) {
-            containers[ix.at()].probes.extend(ProbeSlot::new(&spec, ix, kind, context));
+            containers[ix.at()].add_probe(ProbeSlot::new(&spec, ix, kind, context));
         }
         Pod {
             spec,
@@ -206,6 +206,12 @@ impl Container {
             liveness: result(ProbeKind::Liveness),
             start_failure: self.start_failure.as_ref(),
         }
+    }
+
+    /// Most containers have one probe: a vector that grows by itself begins with room for four.
+    pub(super) fn add_probe(&mut self, slot: Option<ProbeSlot>) {
+        self.probes.reserve_exact(slot.iter().len());
+        self.probes.extend(slot);
     }
 
     pub(super) fn probe(&self, kind: ProbeKind) -> Option<&ProbeSlot> {

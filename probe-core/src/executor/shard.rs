@@ -259,7 +259,7 @@ impl Pod {
         for (ix, kind) in worker::workers_of(&spec) {
             if self.containers[ix.at()].probe(kind).is_none() {
                 let slot = ProbeSlot::new(&spec, ix, kind, context);
-                self.containers[ix.at()].probes.extend(slot);
+                self.containers[ix.at()].add_probe(slot);
             }
         }
         self.has_new_manifest = true;

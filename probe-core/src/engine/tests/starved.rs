@@ -1,0 +1,115 @@
+//! A shard that was not there: what it may conclude of what it finds when it comes back.
+
+use super::*;
+
+/// What a target does, how the shard misses the middle of the run, and what may be said of it.
+struct Case {
+    id: &'static str,
+    behaviour: Behaviour,
+    verdict: Verdict,
+    /// The whole run by its own phases, in milliseconds.
+    took_ms: u64,
+}
+
+const ILL: &str = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
+
+/// The run is due at 0 with a timeout of 1 s; the shard is away from `from_ms` to `to_ms` after that.
+#[track_caller]
+fn check_away(from_ms: u64, to_ms: u64, cases: impl IntoIterator<Item = Case>) {
+    for case in cases {
+        let mut sim = Sim::new(Faults::none(), 1);
+        sim.world.listen(addr(), case.behaviour);
+        // Two turns, so that receive times can be told.
+        let start = sim.time.after(Duration::from_millis(1));
+        sim.run_until(start);
+        sim.arm(0, 1, http());
+        sim.run_until(start.after(Duration::from_millis(from_ms)));
+        sim.time = start.after(Duration::from_millis(to_ms));
+        sim.run_until(start.after(Duration::from_secs(8)));
+        let outcomes = sim.outcomes();
+        assert_eq!(outcomes.len(), 1, "{}: {outcomes:?}", case.id);
+        let result = &outcomes[0].1.result;
+        assert_eq!(result.verdict, case.verdict, "{}: {result:?}", case.id);
+        let took = result.phases.done.since(result.phases.submitted.unwrap());
+        assert_eq!(took.as_millis() as u64, case.took_ms, "{}: {result:?}", case.id);
+        sim.finish();
+    }
+}
+
+fn after_ms(ms: u64, wire: &str) -> Behaviour {
+    Behaviour::answer(Duration::from_millis(ms), wire.to_owned())
+}
+
+#[test]
+fn what_the_kernel_received_in_time_counts_however_late_it_is_seen() {
+    check_away(
+        100,
+        5_000,
+        [
+            Case { id: "healthy", behaviour: after_ms(400, OK), verdict: Verdict::Success, took_ms: 400 },
+            Case { id: "ill", behaviour: after_ms(400, ILL), verdict: Verdict::Failure, took_ms: 400 },
+            Case {
+                id: "at the last moment",
+                behaviour: after_ms(999, OK),
+                verdict: Verdict::Success,
+                took_ms: 999,
+            },
+        ],
+    );
+}
+
+#[test]
+fn silence_that_nobody_watched_is_no_verdict() {
+    let partial = Behaviour::partial(Duration::ZERO, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
+    check_away(
+        100,
+        5_000,
+        [
+            Case { id: "hung", behaviour: Behaviour::hang(), verdict: Verdict::Inconclusive, took_ms: 5_000 },
+            Case {
+                id: "answered after the deadline",
+                behaviour: after_ms(1_500, OK),
+                verdict: Verdict::Inconclusive,
+                took_ms: 1_500,
+            },
+            Case {
+                id: "closed",
+                behaviour: Behaviour::close(Duration::from_millis(400)),
+                verdict: Verdict::Inconclusive,
+                took_ms: 5_000,
+            },
+            Case {
+                id: "reset",
+                behaviour: Behaviour::reset(Duration::from_millis(400)),
+                verdict: Verdict::Inconclusive,
+                took_ms: 5_000,
+            },
+            Case { id: "body stalls", behaviour: partial, verdict: Verdict::Inconclusive, took_ms: 5_000 },
+        ],
+    );
+}
+
+#[test]
+fn a_short_absence_excuses_nobody() {
+    // Less than a tenth of its second: a target that needs less than nine tenths of its timeout is not hurt by that.
+    check_away(
+        200,
+        300,
+        [Case { id: "hung", behaviour: Behaviour::hang(), verdict: Verdict::Failure, took_ms: 1_000 }],
+    );
+}
+
+#[test]
+fn a_suspended_machine_is_an_absence() {
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), Behaviour::hang());
+    sim.arm(0, 1, http());
+    sim.run_until(at_ms(1_500));
+    sim.shard.was_suspended(Duration::from_secs(3_600));
+    sim.run_until(at_ms(10_500));
+    assert_eq!(sim.outcomes()[0].1.result.verdict, Verdict::Inconclusive);
+    sim.run_until(at_ms(12_500));
+    assert_eq!(sim.outcomes()[1].1.result.verdict, Verdict::Failure, "the next run is judged again");
+    assert_eq!(sim.shard.stats().counters.inconclusive, 1);
+    sim.finish();
+}
