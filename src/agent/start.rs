@@ -52,6 +52,7 @@ pub struct Config {
     pub sensor_options: LoadOptions,
     /// For pods that come over the API, as for those of the command line.
     pub default_initial_delay: Duration,
+    pub min_probe_period: Duration,
     pub strict: bool,
 }
 
@@ -83,7 +84,11 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
         .map(|n| engines::start(n, executors.clone(), resolver.clone()))
         .collect::<Result<Vec<Engine>, _>>()?;
     let runtime = Arc::new(start_runtime(config, spawner, &executors, kernel)?);
-    let defaults = Defaults { strict: config.strict, initial_delay: config.default_initial_delay };
+    let defaults = Defaults {
+        strict: config.strict,
+        initial_delay: config.default_initial_delay,
+        min_probe_period: config.min_probe_period,
+    };
     let agent = Agent::new(executors, defaults);
     let (publish, updates) = mpsc::channel(SHARD_QUEUE_MAX);
     let threads = start_executors(config, inboxes, &engines, &runtime, &agent, &publish)?;

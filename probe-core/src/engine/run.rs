@@ -158,7 +158,7 @@ impl Run {
                 self.stage = Stage::Resolving;
                 io.resolving += 1;
             }
-            None => {
+            Some(Host::Unix(_)) | None => {
                 self.finish(io, now, Verdict::Errored, "not a network probe".to_owned(), effects);
                 self.ended(io, now, effects);
             }

@@ -10,3 +10,4 @@ pub mod probe;
 pub mod runtime;
 pub mod status;
 pub mod time;
+pub mod tls;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use probe_core::engine::{Engine, Inbox, Stats};
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
 use probe_core::model::probe::{
-    Arm, Host, HttpTarget, ProbeCmd, ProbeEvent, RunResult, Target, TcpTarget, Verdict,
+    Arm, Host, HttpTarget, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict,
 };
 use probe_core::model::time::Mono;
 use probe_core::ring::{TaskRun, UringOptions};
@@ -147,7 +147,7 @@ pub fn http(addr: SocketAddr, path: &str) -> Target {
 pub fn http_with(addr: SocketAddr, path: &str, given: &[(&str, &str)]) -> Target {
     let given: Vec<(Box<str>, Box<str>)> =
         given.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
-    let url = url::Url::for_probe(&addr.ip().to_string(), addr.port(), path).unwrap();
+    let url = url::Url::for_probe(url::Scheme::Http, &addr.ip().to_string(), addr.port(), path).unwrap();
     let lines = headers::request_headers(&given, url.authority(), headers::AGENT_PROBE).unwrap();
     Target::Http(HttpTarget {
         host: Host::Ip(addr.ip()),
@@ -155,11 +155,12 @@ pub fn http_with(addr: SocketAddr, path: &str, given: &[(&str, &str)]) -> Target
         request: http1::request(&url.request_target(), &lines),
         url: url.text().into(),
         headers: lines.into(),
+        special: None,
     })
 }
 
 pub fn tcp(addr: SocketAddr) -> Target {
-    Target::Tcp(TcpTarget { host: Host::Ip(addr.ip()), port: addr.port() })
+    Target::Tcp(TcpTarget { host: Host::Ip(addr.ip()), port: addr.port(), close: TcpClose::Reset })
 }
 
 /// Verdict and text must be these; `{addr}` in the text is the server's address.

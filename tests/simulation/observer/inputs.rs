@@ -389,7 +389,7 @@ impl Observer {
             }
             ExecResult::TimedOut => {
                 let command = format!("\"check srv {kind}\"");
-                let timeout_s = spec.timeout_s;
+                let timeout_s = spec.timeout.as_secs();
                 let text =
                     format!("{kind} probe failed: command timed out: {command} timed out after {timeout_s}s");
                 (Some(false), Some(text))

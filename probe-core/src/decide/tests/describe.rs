@@ -1,5 +1,7 @@
 //! Group DESC.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Probe};
 use serde_json::{Value, json};
 
@@ -15,7 +17,8 @@ fn check(id: &str, handler: Value, expected: &str) {
     });
     object.as_object_mut().unwrap().extend(handler.as_object().unwrap().clone());
     let parsed: Probe = serde_json::from_value(object).unwrap();
-    assert_eq!(probe(&parsed), format!("{expected} {ATTRS}"), "{id}");
+    let text = probe(&parsed, Duration::from_secs(1), Duration::from_secs(10));
+    assert_eq!(text, format!("{expected} {ATTRS}"), "{id}");
 }
 
 #[test]

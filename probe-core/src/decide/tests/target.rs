@@ -6,7 +6,7 @@ use super::world::container;
 use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port};
 use crate::model::pod::{ContainerPort, ContainerSpec, Protocol, Role};
 use crate::model::probe::{
-    Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpSocketAction, TcpTarget,
+    Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpClose, TcpSocketAction, TcpTarget,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -26,7 +26,7 @@ fn with_port() -> ContainerSpec {
 }
 
 fn get(port: PortRef, path: &str) -> HttpGetAction {
-    HttpGetAction { host: None, port, path: path.into(), headers: Vec::new() }
+    HttpGetAction::plain(None, port, path)
 }
 
 fn name(text: &str) -> PortRef {
@@ -66,13 +66,13 @@ fn ports() {
 #[test]
 fn tcp_targets() {
     let tcp = |host: Option<&str>, port| {
-        let action = TcpSocketAction { host: host.map(Box::from), port };
+        let action = TcpSocketAction::plain(host.map(Box::from), port);
         resolve(&Handler::TcpSocket(action), &with_port(), ip("1.2.3.4"))
     };
     let pod_ip = Host::Ip(ip("1.2.3.4"));
-    assert_eq!(tcp(None, name("found")), Target::Tcp(TcpTarget { host: pod_ip, port: 93 }), "RES-13");
-    let named = Host::Name("db".into());
-    assert_eq!(tcp(Some("db"), PortRef::Number(5432)), Target::Tcp(TcpTarget { host: named, port: 5432 }));
+    let target = |host, port| Target::Tcp(TcpTarget { host, port, close: TcpClose::Reset });
+    assert_eq!(tcp(None, name("found")), target(pod_ip, 93), "RES-13");
+    assert_eq!(tcp(Some("db"), PortRef::Number(5432)), target(Host::Name("db".into()), 5432));
     let error = "strconv.Atoi: parsing \"not-found\": invalid syntax".into();
     assert_eq!(tcp(None, name("not-found")), Target::Broken { error }, "RES-12");
 }
@@ -266,7 +266,7 @@ fn redirects() {
         ("HTTP-27", plain, "http://0.0.0.0/fail", Nowhere),
         ("4.3 localhost is another", plain, "http://localhost:8080/", Nowhere),
         ("4.3 no host", plain, "mailto:x", Nowhere),
-        ("https is not spoken yet", plain, "https://10.1.2.3/", Nowhere),
+        ("4.3 any scheme", plain, "https://10.1.2.3/x", To("https://10.1.2.3/x", no_port_lines)),
         ("HTTP-30", custom, "/success", To("http://10.1.2.3:8080/success", custom_lines)),
         ("4.3 absolute", custom, "http://10.1.2.3:8080/s", To("http://10.1.2.3:8080/s", default_lines)),
         ("4.3 own Referer", own_referer, "/new", To("http://10.1.2.3:8080/new", own_lines)),
