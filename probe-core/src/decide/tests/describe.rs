@@ -86,3 +86,10 @@ fn state_blocks() {
         ["State: Running", "  Started: Tue, 02 Jan 2024 03:04:05 +0000", "Ready: True", "Restart Count: 0"];
     assert_eq!(lines(running), expected, "18: running");
 }
+
+#[test]
+fn milliseconds_are_shown_as_such() {
+    let parsed: Probe = serde_json::from_value(json!({"tcpSocket": {"port": 1}})).unwrap();
+    let text = probe(&parsed, Duration::from_millis(50), Duration::from_millis(1_500));
+    assert_eq!(text, "tcp-socket :1 delay=0s timeout=50ms period=1500ms #success=0 #failure=0");
+}

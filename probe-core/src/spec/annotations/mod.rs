@@ -5,6 +5,8 @@
 mod authorities;
 mod probe;
 mod setting;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
