@@ -7,7 +7,10 @@ use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port
 use crate::model::pod::{ContainerPort, ContainerSpec, Protocol, Role};
 use crate::model::probe::{
     Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpClose, TcpSocketAction, TcpTarget,
+    TlsAction,
 };
+use crate::model::tls::TlsTarget;
+use crate::wire::tls::{any_certificate, server_name};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -300,4 +303,62 @@ fn a_second_hop_names_the_first_as_referer() {
     let referer = lines(&third).into_iter().find(|line| line.starts_with("Referer"));
     assert_eq!(referer.as_deref(), Some("Referer: http://10.1.2.3:8080/b"));
     assert_eq!(lines(&third).iter().filter(|line| line.starts_with("Referer")).count(), 1);
+}
+
+#[test]
+fn https_targets() {
+    let tls =
+        |name: Option<&str>| Some(TlsAction { config: any_certificate(), server_name: name.map(Box::from) });
+    let action = |host: &str, name| HttpGetAction {
+        host: Some(host.into()),
+        tls: tls(name),
+        ..get(PortRef::Number(8443), "/secure")
+    };
+    let target = |action: &HttpGetAction| http(action, &with_port(), ip("1.2.3.4"), Purpose::Probe).unwrap();
+    let named = target(&action("secure.example.com", None));
+    assert_eq!(&*named.url, "https://secure.example.com:8443/secure", "RES-27");
+    assert_eq!(named.tls().map(|tls| &tls.server_name), Some(&server_name("secure.example.com")));
+    let other = target(&action("10.0.0.1", Some("other.example")));
+    assert_eq!(other.tls().map(|tls| &tls.server_name), Some(&server_name("other.example")));
+    assert_eq!(lines(&other)[0], "Host: 10.0.0.1:8443");
+    let hook = HttpGetAction { tls: tls(None), host: Some("foo".into()), ..get(name(""), "/bar") };
+    let hook = http(&hook, &with_port(), ip("1.2.3.4"), Purpose::Hook).unwrap();
+    assert_eq!(&*hook.url, "https://foo:443/bar", "HOOK-04");
+
+    let Follow::Next(plain) = follow(&other, &other, "http://10.0.0.1/x") else { panic!("http is followed") };
+    assert_eq!((plain.tls(), plain.port), (None, 80));
+    assert!(lines(&plain).iter().all(|line| !line.starts_with("Referer")), "{:?}", lines(&plain));
+    let Follow::Next(back) = follow(&other, &plain, "https://10.0.0.1/y") else {
+        panic!("https is followed")
+    };
+    assert_eq!((back.tls(), back.port), (other.tls(), 443));
+    let first = probed(&[], Purpose::Probe);
+    let Follow::Next(secure) = follow(&first, &first, "https://10.1.2.3/") else {
+        panic!("https is followed")
+    };
+    let any = TlsTarget { config: any_certificate(), server_name: server_name("10.1.2.3") };
+    assert_eq!(secure.tls(), Some(&any));
+}
+
+#[test]
+fn targets_in_the_file_system_and_kept_connections() {
+    let path: std::sync::Arc<std::path::Path> = std::path::Path::new("/run/x.sock").into();
+    let unix_socket = Some(path.clone());
+    let action = HttpGetAction { unix_socket, keep_alive: true, ..get(PortRef::Number(8080), "/h") };
+    let target = http(&action, &with_port(), ip("1.2.3.4"), Purpose::Probe).unwrap();
+    assert_eq!((&target.host, &*target.url), (&Host::Unix(path.clone()), "http://1.2.3.4:8080/h"));
+    let text = |request: &[u8]| String::from_utf8_lossy(request).into_owned();
+    let closing = text(&target.request);
+    let keeping = text(target.keep_alive_request().unwrap());
+    assert!(closing.starts_with("GET /h HTTP/1.1\r\nHost: 1.2.3.4:8080\r\n"), "{closing}");
+    assert_eq!(keeping.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"), closing);
+    let Follow::Next(next) = follow(&target, &target, "http://1.2.3.4:81/new") else {
+        panic!("it is followed")
+    };
+    assert_eq!((&next.host, next.keep_alive_request()), (&Host::Unix(path.clone()), None));
+
+    let plain = TcpSocketAction::plain(None, PortRef::Number(1));
+    let action = TcpSocketAction { unix_socket: Some(path.clone()), close: TcpClose::Graceful, ..plain };
+    let expected = TcpTarget { host: Host::Unix(path), port: 1, close: TcpClose::Graceful };
+    assert_eq!(resolve(&Handler::TcpSocket(action), &with_port(), ip("1.2.3.4")), Target::Tcp(expected));
 }

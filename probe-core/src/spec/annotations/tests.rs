@@ -259,3 +259,27 @@ fn what_annotations_do() {
         "{errors:?}"
     );
 }
+
+#[test]
+fn the_example_of_the_documentation_loads() {
+    let text = include_str!("../../../../docs/annotations.md");
+    let (_, after) = text.split_once("```yaml\n").unwrap();
+    let (yaml, _) = after.split_once("```").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = rcgen::CertificateParams::new(vec!["ca".into()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+    let file = dir.path().join("pod.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let mut new_uid = || PodUid(7);
+    let mut options = LoadOptions {
+        strict: true,
+        default_initial_delay: Duration::ZERO,
+        min_probe_period: PROBE_PERIOD_MIN_DEFAULT,
+        new_uid: &mut new_uid,
+    };
+    let loaded = crate::spec::load_files(&[file], &mut std::io::empty(), &mut options).unwrap();
+    let periods =
+        loaded.pods[0].containers.iter().map(|one| one.liveness.as_ref().unwrap().period.as_millis());
+    assert_eq!(periods.collect::<Vec<_>>(), [50, 50, 50]);
+}
