@@ -134,7 +134,7 @@ impl Run {
     /// The connection broke while an answer was awaited or read.
     fn read_failed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, errno: Errno, effects: &mut Effects) {
         if let Some(peer) = self.peer() {
-            let text = text::transfer("read", io.ring.local_addr(self.slot), peer, errno);
+            let text = text::transfer("read", io.ring.local_addr(self.slot), &peer, errno);
             if self.answer.in_body() {
                 self.finish(io, now, Verdict::Errored, text, effects);
             } else if io.ring.answer(self.slot).is_empty() {

@@ -19,7 +19,7 @@ use super::wheel::TimerId;
 use crate::model::limits::{FIN_WAIT, PROBE_ATTEMPTS};
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
-use crate::ring::{Completion, Errno, Op, OpKind, Opening, Ring, Slot};
+use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
 use crate::wire::http1::Answer;
 
 /// How long until a cancel that found nothing is repeated.
@@ -158,7 +158,8 @@ impl Run {
                 self.stage = Stage::Resolving;
                 io.resolving += 1;
             }
-            Some(Host::Unix(_)) | None => {
+            Some(Host::Unix(_)) => self.connect(io, now, effects),
+            None => {
                 self.finish(io, now, Verdict::Errored, "not a network probe".to_owned(), effects);
                 self.ended(io, now, effects);
             }
@@ -215,7 +216,7 @@ impl Run {
     /// The connection could not even be begun.
     pub fn no_socket<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, error: NoSocket, effects: &mut Effects) {
         if let Some(peer) = self.peer() {
-            let text = self.in_context(text::socket(peer, error.call, error.errno));
+            let text = self.in_context(text::socket(&peer, error.call, error.errno));
             self.finish(io, now, error.verdict(), text, effects);
         }
         self.ended(io, now, effects);
@@ -261,7 +262,7 @@ impl Run {
     ) {
         if let Err(errno) = result {
             if let Some(peer) = self.peer() {
-                let text = self.in_context(text::connect(peer, errno));
+                let text = self.in_context(text::connect(&peer, errno));
                 self.finish(io, now, Verdict::Failure, text, effects);
             }
             return self.wind_down(io, now, Winding::ByItself, effects);
@@ -299,7 +300,7 @@ impl Run {
             Err(errno) => {
                 if let Some(peer) = self.peer() {
                     let local = io.ring.local_addr(self.slot);
-                    let text = self.in_context(text::transfer("write", local, peer, errno));
+                    let text = self.in_context(text::transfer("write", local, &peer, errno));
                     self.finish(io, now, Verdict::Failure, text, effects);
                 }
                 return self.wind_down(io, now, Winding::Cancelled, effects);
@@ -384,7 +385,7 @@ impl Run {
     fn timeout_outcome(&self) -> (Verdict, String) {
         let dial = match (self.stage, self.host(), self.peer()) {
             (Stage::Resolving, Some(Host::Name(name)), _) => Some(text::lookup_timeout(name)),
-            (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(peer)),
+            (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(&peer)),
             _ => None,
         };
         match (self.request(), dial) {
@@ -538,14 +539,17 @@ impl Run {
     }
 
     /// Where this connection goes. A redirect keeps the host, so it keeps the address too.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
+    pub(super) fn peer(&self) -> Option<Peer> {
+        if let Some(Host::Unix(path)) = self.host() {
+            return Some(Peer::Unix(path.clone()));
+        }
         let port = match (&self.hop, &*self.target) {
             (Some(hop), _) => hop.port,
             (None, Target::Http(http)) => http.port,
             (None, Target::Tcp(tcp)) => tcp.port,
             (None, Target::Exec | Target::Broken { .. }) => return None,
         };
-        Some(SocketAddr::new(self.ip?, port))
+        Some(Peer::Ip(SocketAddr::new(self.ip?, port)))
     }
 
     /// An error text as it stands in the event: a GET names its URL.

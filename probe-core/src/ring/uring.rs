@@ -10,12 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::net::SocketAddrAny;
+use rustix::net::{Shutdown, SocketAddrAny, SocketAddrUnix};
 
 use super::arena::Arena;
 use super::slots::{self, SlotTable};
 use super::sockets::{self, SOCKETS_PER_SLOT, SocketKind};
-use super::{Completion, Errno, InFlight, Op, OpKind, Opening, Refused, Ring, RingError, Slot, Waker, setup};
+use super::{
+    Completion, Errno, InFlight, Op, OpKind, Opening, Peer, Refused, Ring, RingError, Slot, Waker, setup,
+};
 use crate::model::limits::RING_PASSES_MAX;
 use crate::model::time::Mono;
 
@@ -90,7 +92,7 @@ impl Uring {
             address: None,
             request: Bytes::new(),
             filled: 0,
-            sockets: [None, None, None, None],
+            sockets: [const { None }; SOCKETS_PER_SLOT as usize],
             current: None,
             is_connected: false,
         };
@@ -151,7 +153,7 @@ impl Uring {
     }
 
     /// The slot's registered socket for a connection to `to`: its place in the file table.
-    fn socket_for(&mut self, slot: Slot, to: SocketAddr, opening: Opening) -> Result<Fixed, Refused> {
+    fn socket_for(&mut self, slot: Slot, to: &Peer, opening: Opening) -> Result<Fixed, Refused> {
         let kind = SocketKind::of(to, opening);
         let place = file_index(slot, kind);
         let held = &mut self.memory.held[slot.at()];
@@ -171,13 +173,13 @@ impl Uring {
         file_index(slot, current.unwrap_or_else(|| panic!("{what} on {slot:?} before any connection")))
     }
 
-    /// Connect entry to `to`; its address stays in the slot until the next connection.
-    fn connect_entry(&mut self, slot: Slot, socket: Fixed, to: SocketAddr) -> squeue::Entry {
+    /// Connect entry to `to`, which stays in the slot until the next connection.
+    fn connect_entry(&mut self, slot: Slot, socket: Fixed, to: SocketAddrAny) -> squeue::Entry {
         let held = &mut self.memory.held[slot.at()];
         assert!(!held.is_connected, "connect on {slot:?}, whose socket is still connected");
         held.is_connected = true;
         held.filled = 0;
-        let address = held.address.insert(SocketAddrAny::from(to));
+        let address = held.address.insert(to);
         opcode::Connect::new(socket, address.as_ptr().cast(), address.addr_len())
             .build()
             .user_data(slots::user_data(slot, OpKind::Connect))
@@ -253,17 +255,19 @@ impl Ring for Uring {
         }
         match op {
             Op::Exchange { to, request } => {
-                let socket = self.socket_for(slot, to, Opening::ClientSpeaks)?;
+                let address = address_of(&to)?;
+                let socket = self.socket_for(slot, &to, Opening::ClientSpeaks)?;
                 self.slots.begin(slot, &[OpKind::Connect, OpKind::Send, OpKind::Recv]);
-                let connect = self.connect_entry(slot, socket, to).flags(squeue::Flags::IO_LINK);
+                let connect = self.connect_entry(slot, socket, address).flags(squeue::Flags::IO_LINK);
                 let send = self.send_entry(slot, socket, request, 0).flags(squeue::Flags::IO_HARDLINK);
                 let recv = self.recv_entry(slot, socket);
                 self.push_entries(&[connect, send, recv]);
             }
             Op::Connect { to, opening } => {
-                let socket = self.socket_for(slot, to, opening)?;
+                let address = address_of(&to)?;
+                let socket = self.socket_for(slot, &to, opening)?;
                 self.slots.begin(slot, &[OpKind::Connect]);
-                let connect = self.connect_entry(slot, socket, to);
+                let connect = self.connect_entry(slot, socket, address);
                 self.push_entries(&[connect]);
             }
             Op::Send { request, from } => {
@@ -341,6 +345,12 @@ impl Ring for Uring {
         debug_assert!(emptied.is_ok(), "{emptied:?}");
     }
 
+    fn shutdown(&mut self, slot: Slot) -> Result<(), Errno> {
+        let held = &self.memory.held[slot.at()];
+        let socket = held.current.and_then(|kind| held.sockets[kind.at()].as_ref()).ok_or(Errno::NOTCONN)?;
+        rustix::net::shutdown(socket, Shutdown::Write)
+    }
+
     fn is_connected(&self, slot: Slot) -> bool {
         self.memory.held[slot.at()].is_connected
     }
@@ -380,6 +390,17 @@ impl Drop for Uring {
             in_flight = self.slots.in_flight_total(),
             "operations of a probe ring did not end; its memory is kept"
         );
+    }
+}
+
+/// A path that is too long for a Unix socket has no address.
+fn address_of(to: &Peer) -> Result<SocketAddrAny, Refused> {
+    match to {
+        Peer::Ip(addr) => Ok(SocketAddrAny::from(*addr)),
+        Peer::Unix(path) => match SocketAddrUnix::new(&**path) {
+            Ok(addr) => Ok(SocketAddrAny::from(addr)),
+            Err(errno) => Err(Refused::Socket { call: "connect", errno }),
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -174,4 +175,14 @@ pub fn check(id: &str, addr: SocketAddr, result: &RunResult, verdict: Verdict, d
 pub fn took(result: &RunResult) -> Duration {
     let submitted: Mono = result.phases.submitted.unwrap();
     result.phases.done.since(submitted)
+}
+
+/// The same target, on a Unix socket.
+pub fn at_path(mut target: Target, path: &Path) -> Target {
+    match &mut target {
+        Target::Http(http) => http.host = Host::Unix(path.into()),
+        Target::Tcp(tcp) => tcp.host = Host::Unix(path.into()),
+        Target::Exec | Target::Broken { .. } => panic!("no network target"),
+    }
+    target
 }

@@ -8,3 +8,4 @@ mod http;
 mod leaks;
 mod server;
 mod tcp;
+mod unix;
