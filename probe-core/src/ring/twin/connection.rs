@@ -13,7 +13,6 @@ pub struct Connection {
     /// As it was when the connect was pushed; None: nobody listens.
     behaviour: Option<Behaviour>,
     established_at: Option<Mono>,
-    sent: usize,
     /// When the whole request had come.
     request_at: Option<Mono>,
     /// The next piece of the script, and how much of it has been read.
@@ -24,7 +23,7 @@ pub struct Connection {
 impl Connection {
     pub fn new(to: Peer, world: &World) -> Connection {
         let behaviour = world.behaviour(&to);
-        Connection { to, behaviour, established_at: None, sent: 0, request_at: None, place: 0, place_read: 0 }
+        Connection { to, behaviour, established_at: None, request_at: None, place: 0, place_read: 0 }
     }
 
     /// When the connect pushed at `since` ends; None: never.
@@ -54,14 +53,22 @@ impl Connection {
         }
     }
 
-    /// `count` more bytes of a request of `whole` bytes are sent at `at`.
-    pub fn send(&mut self, world: &World, count: usize, whole: usize, at: Mono) -> Result<u32, Errno> {
+    /// `count` bytes of a request of `whole` bytes, from byte `from` on, are sent at `at`.
+    pub fn send(
+        &mut self,
+        world: &World,
+        (from, count): (usize, usize),
+        whole: usize,
+        at: Mono,
+    ) -> Result<u32, Errno> {
         let Some(established_at) = self.established_at else { return Err(Errno::NOTCONN) };
         if world.killed_after(&self.to, established_at).is_some_and(|killed_at| killed_at <= at) {
             return Err(Errno::PIPE);
         }
-        self.sent += count;
-        if self.sent >= whole {
+        if from == 0 && self.next_step().is_some_and(|step| step.piece == Piece::Again) {
+            (self.place, self.request_at) = (0, None);
+        }
+        if from + count >= whole {
             self.request_at = Some(at.after(LATENCY));
         }
         Ok(count as u32)
@@ -94,6 +101,7 @@ impl Connection {
                     self.place += 1;
                     self.place_read = 0;
                 }
+                Piece::Again => break,
                 Piece::Fin if data.is_empty() => return Ok(data),
                 Piece::Reset if data.is_empty() => return Err(Errno::CONNRESET),
                 Piece::Fin | Piece::Reset => return Ok(data),
@@ -132,7 +140,11 @@ impl Connection {
         }
     }
 
+    /// When what the step sends is there; None: it waits for a request, or sends nothing.
     fn step_at(&self, step: &Step) -> Option<Mono> {
+        if step.piece == Piece::Again {
+            return None;
+        }
         Some(self.request_at?.after(step.after).after(LATENCY))
     }
 }

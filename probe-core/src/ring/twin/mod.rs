@@ -180,7 +180,7 @@ impl Twin {
                 let whole = slot.request.len();
                 slot.connection
                     .as_mut()
-                    .map_or(Err(Errno::NOTCONN), |c| c.send(&self.world, count, whole, at))
+                    .map_or(Err(Errno::NOTCONN), |c| c.send(&self.world, (op.from, count), whole, at))
             }
             OpKind::Recv => {
                 let room = SLOT_BUFFER_BYTES - slot.answer.len();

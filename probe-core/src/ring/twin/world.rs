@@ -41,6 +41,8 @@ pub enum Piece {
     Data(Bytes),
     Fin,
     Reset,
+    /// The script begins anew with the next request on this connection.
+    Again,
 }
 
 /// Time that a packet needs each way.
@@ -56,6 +58,11 @@ impl Behaviour {
     /// Answers `bytes` after `delay` and closes.
     pub fn answer(delay: Duration, bytes: impl Into<Bytes>) -> Behaviour {
         Behaviour::script([(delay, Piece::Data(bytes.into())), (delay, Piece::Fin)])
+    }
+
+    /// Answers `bytes` after `delay` to each request on the connection, and leaves it open.
+    pub fn keep_alive(delay: Duration, bytes: impl Into<Bytes>) -> Behaviour {
+        Behaviour::script([(delay, Piece::Data(bytes.into())), (delay, Piece::Again)])
     }
 
     /// Accepts and never says anything: a dead-locked server.
