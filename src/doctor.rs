@@ -4,15 +4,15 @@
 mod programs;
 
 use probe_core::engine::EngineError;
-use probe_core::ring::{TaskRun, Uring, UringOptions};
+use probe_core::model::limits::DESCRIPTORS_WANTED;
+use probe_core::ring::{Uring, UringOptions};
 use probe_core::sys::cgroup::Tree;
+use probe_core::sys::clock;
 use probe_core::sys::{host, pidfd};
 use serde::Serialize;
 
 /// Slots of the ring that is made to see whether one can be made: the fewest that are of use.
 const TRIAL_SLOTS: u32 = 8;
-/// With fewer an engine shard makes fewer slots than its default; half of them are left to containers.
-const DESCRIPTORS_WANTED: u64 = 8_192;
 
 /// One feature of the host.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
@@ -73,7 +73,7 @@ pub fn is_missing(findings: &[Finding]) -> bool {
 }
 
 fn rings(findings: &mut Vec<Finding>) {
-    let ring = Uring::new(UringOptions { slots: TRIAL_SLOTS, task_run: TaskRun::Best });
+    let ring = Uring::new(UringOptions::best(TRIAL_SLOTS), clock::now);
     let deferred = "deferred-completions";
     match ring {
         Ok(ring) => {
@@ -114,8 +114,7 @@ fn cgroups(findings: &mut Vec<Finding>) {
     let tree = match Tree::detect() {
         Ok(tree) => tree,
         Err(error) => {
-            let cure = "run as root, or in a delegated cgroup (Delegate=yes of the unit)";
-            findings.push(Finding::unused("cgroups", error.to_string(), cure));
+            findings.push(Finding::unused("cgroups", error.to_string(), error.cure()));
             for feature in [memory, cpu, oom] {
                 findings.push(Finding::unused(feature, "there are no cgroups", "see cgroups"));
             }
@@ -128,7 +127,7 @@ fn cgroups(findings: &mut Vec<Finding>) {
     for (feature, works, what) in [
         (memory, tree.limits_memory(), "resources.limits.memory"),
         (cpu, tree.limits_cpu(), "resources.limits.cpu"),
-        (oom, tree.limits_memory(), "ChildOOMKilled and OOMKilled (docs/sensors.md)"),
+        (oom, tree.limits_memory(), "kills for memory in containers with a memory limit"),
     ] {
         findings.push(if works {
             Finding::used(feature, what)
@@ -141,14 +140,11 @@ fn cgroups(findings: &mut Vec<Finding>) {
 
 fn capabilities() -> Finding {
     let missing = host::missing_capabilities();
-    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
-    match missing.first() {
-        None => Finding::used("capabilities", "all that defib can use"),
-        Some(_) => {
-            let lost: Vec<String> = missing.iter().map(|(name, what)| format!("{name}: {what}")).collect();
-            let cure = format!("run defib as root, or with {}", names.join(", "));
-            Finding::unused("capabilities", format!("missing {}", lost.join("; ")), cure)
-        }
+    if missing.is_empty() {
+        Finding::used("capabilities", "all that defib can use")
+    } else {
+        let why = format!("missing {}", missing.join(", "));
+        Finding::unused("capabilities", why, "run defib as root, or with these")
     }
 }
 

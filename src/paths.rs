@@ -58,20 +58,20 @@ pub fn socket_to_call(given: Option<&Path>) -> Result<PathBuf, PathError> {
     Ok(place.dir().join(SOCKET_NAME))
 }
 
-/// The directory of durable state: `given`, else the default; it is made.
+/// The directory of durable state: `given` as it is, for its lock to make; else the default, which is made.
 ///
 /// # Errors
 /// When it cannot be made, or when the one under the temporary directory is somebody else's.
 pub fn state_dir(given: Option<&Path>) -> Result<PathBuf, PathError> {
     let user = User::current();
     let place = match given {
-        Some(path) => Place::Plain(path.to_owned()),
+        Some(path) => return Ok(path.to_owned()),
         None => state_place(&user),
     };
     match make(&place, STATE_FLAG) {
         Ok(()) => Ok(place.dir().to_owned()),
         // A home that the user cannot write is as good as none.
-        Err(PathError::Create { .. }) if given.is_none() && user.uid != 0 => {
+        Err(PathError::Create { .. }) if user.uid != 0 => {
             let own = user.own("state");
             make(&own, STATE_FLAG)?;
             Ok(own.dir().to_owned())

@@ -128,6 +128,15 @@ fn cases() -> Vec<(&'static str, String, Vec<String>)> {
             one("metadata.annotations: Invalid value: \"c.defib.dev/nope\": defib knows no such annotation".into()),
         ),
         (
+            "values that are no text, beside another error",
+            "{apiVersion: v1, kind: Pod, metadata: {name: p, labels: {a.io/b: true}, annotations: {c.defib.dev/on-child-oom: 3, defib.dev/nope: x}}, spec: {containers: [{name: c, command: [x]}]}}".into(),
+            vec![
+                "metadata.labels[a.io/b]: Invalid value: invalid type: boolean `true`, expected a string".into(),
+                "metadata.annotations[c.defib.dev/on-child-oom]: Invalid value: invalid type: integer `3`, expected a string".into(),
+                "metadata.annotations: Invalid value: \"defib.dev/nope\": defib knows no such annotation".into(),
+            ],
+        ),
+        (
             "no container name",
             pod_spec("containers: [{name: '', command: [x]}]"),
             one(format!("{C}.name: Required value")),

@@ -79,7 +79,7 @@ fn without_the_programs_every_victim_is_counted() {
     assert_eq!((kills(&agent), logged_victims(&world, "p").len()), (KILLS, KILLS), "{}", agent.printed());
     for line in agent.events().all().iter().filter(|line| line.contains("ChildOOMKilled")) {
         assert!(line.contains("Warning"), "{line}");
-        assert!(line.contains("memory limit of the container was reached"), "{line}");
+        assert!(line.contains("memory limit of the container, 131072 KiB, was reached"), "{line}");
     }
     for container in ["eater", "other"] {
         assert_eq!(world.container_status("p", container)["restartCount"], 0);
@@ -131,14 +131,17 @@ fn logged_victims(world: &World, pod: &str) -> Vec<u32> {
 fn victim_in(line: &str) -> u32 {
     let facts = line.split_once("Process ").and_then(|(_, facts)| facts.split_once(" (python3, "));
     let (pid, rest) = facts.unwrap_or_else(|| panic!("no victim: {line}"));
-    let (kib, rest) = rest.split_once(" KiB resident)").unwrap_or_else(|| panic!("no memory: {line}"));
+    let (kib, rest) =
+        rest.split_once(" KiB resident with file pages)").unwrap_or_else(|| panic!("no memory: {line}"));
     let limit_kib = LIMIT_MIB * 1_024;
     // The others have a part of the limit; file pages that it shares count beside it.
     let kib: u64 = kib.parse().expect("a number of KiB");
     assert!((limit_kib / 8..limit_kib * 2).contains(&kib), "{line}");
     assert_eq!(
         rest.trim_end(),
-        " of container eater was killed for memory; memory limit of the container was reached"
+        format!(
+            " of container eater was killed for memory; memory limit of the container, {limit_kib} KiB, was reached"
+        )
     );
     pid.parse().expect("a pid")
 }
@@ -151,6 +154,11 @@ fn the_policy_of_one_container_restarts_it_alone() {
     let mut agent = started(&world, &pod("p", &once(&world), annotations, "Always"));
     agent.wait_for("Container eater lost a process to the OOM killer, will be restarted", AFTER_A_WHILE);
     eventually("the container runs again", AFTER_A_WHILE, || runs_as(&world, "eater", 1));
+    let last = world.container_status("p", "eater")["lastState"]["terminated"]["message"].clone();
+    assert!(
+        last.as_str().is_some_and(|text| text.contains("of container eater was killed for memory")),
+        "{last}"
+    );
     assert_eq!(world.container_status("p", "other")["restartCount"], 0);
     assert_eq!(agent.terminate(), 0);
 }
@@ -180,6 +188,71 @@ fn ignore_says_nothing_and_a_main_process_is_oom_killed() {
     assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("OOMKilled"), &json!(137)));
     assert_eq!(kills(&agent), 0, "{}", agent.printed());
     agent.terminate();
+}
+
+#[test]
+fn the_reason_for_exit_code_1_is_said() {
+    let world = World::new();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"},
+        "spec": {"restartPolicy": "Never", "containers": [
+            {"name": "m", "command": ["/bin/sh", "-c", format!("exec {HUNGRY}")],
+             "resources": {"limits": {"memory": format!("{LIMIT_MIB}Mi")}}},
+        ]},
+    });
+    let mut agent = started(&world, &pod.to_string());
+    assert_eq!(agent.wait(), 1);
+    let log = agent.log().all().join("\n");
+    for said in ["pod/one: container m: OOMKilled, exit code 137", "every pod has ended", "sensor: "] {
+        assert_eq!(log.matches(said).count(), 1, "{said:?} in\n{log}");
+    }
+}
+
+#[test]
+fn a_probe_that_is_killed_restarts_nothing() {
+    let world = World::new();
+    // A child of the probe's own process, which asks to be killed first.
+    let eats = format!("sh -c 'echo 1000 >/proc/self/oom_score_adj; exec {HUNGRY}'; true");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "annotations": {"defib.dev/on-child-oom": "RestartPod"}},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [
+            {"name": "eater", "command": ["/bin/sleep", "1000"],
+             "resources": {"limits": {"memory": format!("{LIMIT_MIB}Mi")}},
+             "livenessProbe": {"exec": {"command": ["/bin/sh", "-c", eats]}, "periodSeconds": 1, "timeoutSeconds": 60}},
+        ]},
+    });
+    let mut agent = world.run(&[&world.write("pod.json", &pod.to_string())], &["--sensor", "ebpf"]);
+    let mut from = 0;
+    for _ in 0..3 {
+        let (index, line) = agent.wait_from(from, "ChildOOMKilled", AFTER_A_WHILE);
+        assert!(line.contains(") of a probe or hook of container eater was killed for memory"), "{line}");
+        from = index + 1;
+    }
+    assert_eq!(world.container_status("p", "eater")["restartCount"], 0);
+    assert_eq!(agent.events().count("Killing"), 0, "{}", agent.printed());
+    assert_eq!(agent.terminate(), 0);
+}
+
+#[test]
+fn the_name_of_a_victim_does_not_speak_to_the_terminal() {
+    let world = World::new();
+    let script = r#"exec python3 -c '
+import os, time
+if os.fork() == 0:
+    open("/proc/self/comm", "wb").write(b"a\n\x1b[2Jb")
+    open("/proc/self/oom_score_adj", "w").write("1000")
+    eaten = []
+    while True: eaten.append(b"x" * (1 << 20))
+time.sleep(1000)
+'"#;
+    let file = world.write("pod.json", &pod("p", script, json!({}), "Always"));
+    let mut agent = world.run(&[&file], &["--sensor", "ebpf"]);
+    let (_, line) = agent.wait_for("ChildOOMKilled", AFTER_A_WHILE);
+    assert!(line.contains(r"(a\n^[[2Jb, "), "{line}");
+    let described = world.defib(&["describe", "pod", "p"]).stdout;
+    assert!(described.contains(r"(a\n^[[2Jb, ") && !described.contains('\x1b'), "{described}");
+    assert_eq!(agent.terminate(), 0);
 }
 
 #[test]

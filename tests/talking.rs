@@ -114,6 +114,31 @@ fn a_pod_from_apply_to_delete() {
     assert!(!world.socket().exists(), "the socket's file is removed");
 }
 
+#[test]
+fn a_refused_start_leaves_nothing_and_prints_no_events() {
+    let world = World::new();
+    let (good, bad) = (world.write("good.yaml", POD), world.write("bad.yaml", "hello"));
+    let state = world.dir().join("new-state");
+    let state = state.to_str().unwrap();
+    let no_folder = world.dir().join("missing/defib.sock");
+    let no_folder = no_folder.to_str().unwrap();
+    for (args, code) in [
+        (&["run", "-f", &bad, "--state-dir", state][..], 3),
+        (&["run", &good, "--filename", &bad, "--state-dir", state], 3),
+        (&["run", "-f", &good, "--state-dir", state, "--socket", no_folder], 1),
+        (&["run", "--state-dir", state], 2),
+    ] {
+        let done = world.defib(args);
+        assert_eq!((done.code, &*done.stdout), (code, ""), "{args:?}: {}", done.stderr);
+        assert!(!world.dir().join("new-state").exists(), "{args:?}");
+    }
+    let script = "ulimit -n 256; exec \"$0\" run -f \"$1\"";
+    let done =
+        std::process::Command::new("/bin/sh").args(["-c", script]).arg(world.binary()).arg(&bad).output();
+    let log = String::from_utf8_lossy(&done.expect("a shell").stderr).into_owned();
+    assert!(log.contains("RLIMIT_NOFILE is 256"), "{log}");
+}
+
 /// Obeys no signal, and would be given an hour.
 fn stubborn(name: &str) -> String {
     let script = "trap \"\" TERM; while :; do sleep 1000; done";

@@ -17,15 +17,11 @@ pub const FIELDS_MAX: usize = 256;
 /// Why the layout of a tracepoint is not known.
 #[derive(Error, Debug)]
 pub enum FormatError {
-    #[error(
-        "no tracepoint can be looked up, as tracefs is not mounted at {} or {}: \
-         run `mount -t tracefs tracefs {}` as root",
-        TRACEFS_DIRS[0], TRACEFS_DIRS[1], TRACEFS_DIRS[0]
-    )]
+    #[error("tracefs is not mounted at {} or {}", TRACEFS_DIRS[0], TRACEFS_DIRS[1])]
     NotMounted,
-    #[error("{} may not be read: run as root, outside of kernel lockdown", .path.display())]
+    #[error("{} may not be read", .path.display())]
     Forbidden { path: PathBuf },
-    #[error("this kernel has no tracepoint {category}/{name}: use one that is built with it")]
+    #[error("this kernel has no tracepoint {category}/{name}")]
     NoTracepoint { category: String, name: String },
     #[error("cannot read {}: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -39,6 +35,27 @@ pub enum FormatError {
     NoFields,
     #[error("line {line} of the format of a tracepoint has no valid {what}: `{text}`")]
     Line { line: usize, what: &'static str, text: String },
+}
+
+impl FormatError {
+    /// What to do about it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            FormatError::NotMounted => {
+                "run as root, or mount tracefs at /sys/kernel/tracing and add CAP_DAC_READ_SEARCH"
+            }
+            FormatError::Forbidden { .. } => {
+                "run as root, or with CAP_DAC_READ_SEARCH as well, outside of kernel lockdown"
+            }
+            FormatError::NoTracepoint { .. } => "run a kernel that is built with it",
+            FormatError::Read { .. }
+            | FormatError::TooLarge
+            | FormatError::NotText
+            | FormatError::TooManyFields
+            | FormatError::NoFields
+            | FormatError::Line { .. } => "report this with the kernel's version",
+        }
+    }
 }
 
 /// Where a field lies in the record of a tracepoint.
@@ -288,7 +305,7 @@ mod tests {
         );
         assert!(error(NEW, "novel").contains("no tracepoint oom/novel"), "{}", error(NEW, "novel"));
         let forbidden = FormatError::Forbidden { path: PathBuf::from("/x") }.to_string();
-        assert!(forbidden.contains("/x may not be read: run as root"), "{forbidden}");
+        assert!(forbidden.contains("/x may not be read"), "{forbidden}");
     }
 
     /// Needs no mount and no root: whatever the machine allows, the answer says what it is.

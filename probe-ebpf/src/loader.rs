@@ -128,9 +128,20 @@ pub enum Lack {
     #[error(
         "tracepoint oom/mark_victim cannot be used: {reason}: victims of the OOM killer are counted, not named"
     )]
-    MarkVictim { reason: String },
-    #[error("tracepoint oom/mark_victim does not tell the memory of a victim (kernel 6.9)")]
+    MarkVictim { reason: String, cure: &'static str },
+    #[error("tracepoint oom/mark_victim does not tell the memory of a victim")]
     Memory,
+}
+
+impl Lack {
+    /// What to do about it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Lack::Member { .. } => "run a later kernel, built with CONFIG_DEBUG_INFO_BTF",
+            Lack::MarkVictim { cure, .. } => cure,
+            Lack::Memory => "run kernel 6.9 or later",
+        }
+    }
 }
 
 /// The programs run.
@@ -184,11 +195,8 @@ pub fn load(options: LoadOptions) -> Result<Loaded, LoadError> {
     loader.btf(Some(&kernel_btf)).override_global(abi::CONFIG, &config, true);
     let mut ebpf = loader.load(OBJECT).map_err(refused_object)?;
     attach_exit(&mut ebpf, exit_program, &kernel_btf)?;
-    let marked =
-        mark_format.map_err(|error: FormatError| error.to_string()).and_then(|_| attach_mark(&mut ebpf));
-    if let Err(reason) = marked {
-        lacks.push(Lack::MarkVictim { reason });
-    }
+    let lack = |error: FormatError| Lack::MarkVictim { reason: error.to_string(), cure: error.cure() };
+    lacks.extend(mark_format.map_err(lack).and_then(|_| attach_mark(&mut ebpf)).err());
     let registry = Registry::new(hash(&mut ebpf, abi::CONTAINERS)?, hash(&mut ebpf, abi::INITS)?);
     let records = RingBuf::try_from(take(&mut ebpf, abi::RECORDS)?).map_err(object)?;
     let counts = PerCpuArray::try_from(take(&mut ebpf, abi::COUNTS)?).map_err(object)?;
@@ -251,14 +259,16 @@ fn attach_exit(ebpf: &mut Ebpf, name: &'static str, btf: &aya::Btf) -> Result<()
         .map_err(|error| refused(name, &error))
 }
 
-/// The reason for which victims are not marked.
-fn attach_mark(ebpf: &mut Ebpf) -> Result<(), String> {
-    let program = ebpf.program_mut(abi::MARK_VICTIM).ok_or("the object has no such program")?;
-    let program: &mut TracePoint = program.try_into().map_err(|error: ProgramError| error.to_string())?;
+/// The error is the reason for which victims are not marked.
+fn attach_mark(ebpf: &mut Ebpf) -> Result<(), Lack> {
+    let lack = |error: LoadError| Lack::MarkVictim { reason: error.reason(), cure: error.cure() };
+    let missing = || lack(LoadError::Object(format!("it has no program {}", abi::MARK_VICTIM)));
+    let program = ebpf.program_mut(abi::MARK_VICTIM).ok_or_else(missing)?;
+    let program: &mut TracePoint = program.try_into().map_err(|error: ProgramError| lack(object(error)))?;
     program
         .load()
         .and_then(|()| program.attach("oom", "mark_victim").map(|_link| ()))
-        .map_err(|error| refused(abi::MARK_VICTIM, &error).reason())
+        .map_err(|error| lack(refused(abi::MARK_VICTIM, &error)))
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {

@@ -13,6 +13,7 @@ use probe_core::sys::clock;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::Agent;
+use super::ending;
 use super::signals::{Asked, Signals};
 use super::start::Ended;
 use super::version::VersionFile;
@@ -109,6 +110,7 @@ impl<'a> Control<'a> {
             // What is finished by itself needs no stop, but its files and its name are given back.
             if stop == Stop::NotAsked && self.all_finished() {
                 let ended = self.ended(stop);
+                tracing::info!("every pod has ended: they are removed, with their status and logs");
                 self.agent.refuse_new();
                 self.delete_all(None);
                 self.drain().await?;
@@ -132,7 +134,10 @@ impl<'a> Control<'a> {
             StoreUpdate::Status(snapshot) => {
                 let (uid, phase) = (snapshot.spec.uid, snapshot.status.phase);
                 if self.phases.insert(uid, phase) != Some(phase) && is_finished(phase) {
-                    self.any_failed |= phase == Phase::Failed && snapshot.status.deletion.is_none();
+                    if phase == Phase::Failed && snapshot.status.deletion.is_none() {
+                        self.any_failed = true;
+                        ending::failures(snapshot).iter().for_each(|failure| tracing::error!("{failure}"));
+                    }
                     self.agent.finished(uid);
                 }
             }

@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use probe_core::engine::{Engine, EngineError, Inbox};
+use probe_core::engine::{Clocks, Engine, EngineError, Inbox};
 use probe_core::executor::Input;
 use probe_core::model::limits::ENGINE_SLOTS_DEFAULT;
 use probe_core::model::probe::{ProbeCmd, ProbeEvent};
-use probe_core::ring::{TaskRun, UringOptions};
+use probe_core::ring::UringOptions;
 use probe_core::sys::clock;
 
 use super::executors::{Executors, local_ticket};
@@ -21,9 +21,10 @@ pub fn start(n: u16, executors: Executors, resolver: Resolver) -> Result<Engine,
     // The thread needs its own inbox, for the resolver's answers, before it can have one.
     let inbox = Arc::new(OnceLock::<Inbox>::new());
     let routes = EventRoutes { executors, resolver, inbox: Arc::clone(&inbox) };
-    let options = UringOptions { slots: ENGINE_SLOTS_DEFAULT, task_run: TaskRun::Best };
+    let options = UringOptions::best(ENGINE_SLOTS_DEFAULT);
+    let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
     let deliver = move |events: &mut Vec<ProbeEvent>| routes.deliver(events);
-    let engine = Engine::start(&format!("engine-{n}"), options, clock::now, deliver)?;
+    let engine = Engine::start(&format!("engine-{n}"), options, clocks, deliver)?;
     // Nothing else sets it, so it cannot be set already.
     let _ = inbox.set(engine.inbox());
     Ok(engine)

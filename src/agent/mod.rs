@@ -5,12 +5,14 @@
 //! control    the control thread's loop: updates, API, signals, the end
 //! backend    what the API may ask of the agent
 //! directory  names and ports
+//! ending     why it ended with exit code 1
 //! engines, executors, resolver   the threads
 //! ```
 
 mod backend;
 mod control;
 mod directory;
+mod ending;
 mod engines;
 mod executors;
 mod resolver;

@@ -72,17 +72,30 @@ pub enum Ended {
 /// refused, leftovers of an earlier agent do not end, the socket cannot be made.
 pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Printer) -> anyhow::Result<Ended> {
     let lock = StateLock::take(&config.state_dir)?;
+    let ended = run_locked(config, spawner, pods, printer);
+    if ended.is_err() {
+        // A start that was refused leaves no directory that was not there.
+        lock.give_back();
+    }
+    ended
+}
+
+fn run_locked(
+    config: &Config,
+    spawner: Spawner,
+    pods: Vec<PodSpec>,
+    printer: Printer,
+) -> anyhow::Result<Ended> {
     // Before anything is started or ended: a start that is refused changes nothing.
     let socket = Socket::bind(&config.socket)?;
     let kernel = load_kernel(config).context("--sensor ebpf")?;
-    let (version, first_version) = VersionFile::open(&config.state_dir)?;
-    let store = Store::new(first_version);
-
     let (executors, inboxes) = executor_queues(config.executor_shards);
     let (resolver, _resolvers) = Resolver::start().context("start the resolver threads")?;
     let engines = (0..config.engine_shards)
         .map(|n| engines::start(n, executors.clone(), resolver.clone()))
         .collect::<Result<Vec<Engine>, _>>()?;
+    let (version, first_version) = VersionFile::open(&config.state_dir)?;
+    let store = Store::new(first_version);
     let runtime = Arc::new(start_runtime(config, spawner, &executors, kernel)?);
     let defaults = Defaults {
         strict: config.strict,
@@ -107,7 +120,6 @@ pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Print
     // more; they hold nothing by now, so the process may as well end without waiting for them.
     drop(runtime);
     drop((threads, agent));
-    drop(lock);
     ended
 }
 
@@ -119,11 +131,14 @@ fn executor_queues(shards: u16) -> (Executors, Vec<Receiver<Input>>) {
 
 /// The programs in the kernel, where they are wanted and run. What is missing is said here, once.
 fn load_kernel(config: &Config) -> Result<Option<Kernel>, LoadError> {
+    const WITHOUT: &str = "sensor: pidfds and the counters of memory cgroups";
     if config.sensor == SensorKind::Pidfd {
+        tracing::info!("{WITHOUT}");
         return Ok(None);
     }
     match sensor::load(config.sensor_options) {
         Ok(programs) => {
+            tracing::info!("sensor: eBPF programs, beside pidfds and the counters of memory cgroups");
             for lack in &programs.lacks {
                 tracing::warn!("eBPF sensor: {lack}");
             }
@@ -133,6 +148,7 @@ fn load_kernel(config: &Config) -> Result<Option<Kernel>, LoadError> {
             tracing::warn!(
                 "no eBPF sensor: {error}; ends are seen a little later, and victims of the OOM killer are not named"
             );
+            tracing::info!("{WITHOUT}");
             Ok(None)
         }
         Err(error) => Err(error),

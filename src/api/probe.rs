@@ -76,6 +76,7 @@ fn verdict_word(verdict: Verdict) -> &'static str {
         Verdict::Warning => "warning",
         Verdict::Failure => "failure",
         Verdict::Errored => "error",
+        Verdict::Inconclusive => "inconclusive",
     }
 }
 

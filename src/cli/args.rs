@@ -17,6 +17,10 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Start the pods of FILES and keep them alive, in the foreground
+    ///
+    /// It ends when the last pod has ended or was deleted: with exit code 0, or 1 if one failed; standard error says
+    /// which and why. A signal stops all pods, and ends it with 0. When it ends, status, events and logs of its pods
+    /// are gone.
     Run(RunArgs),
     /// Check manifests and change nothing
     Validate(ValidateArgs),
@@ -81,8 +85,11 @@ const MIN_PROBE_PERIOD_MS: u64 = PROBE_PERIOD_MIN_DEFAULT.as_millis() as u64;
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Pod manifests: YAML or JSON files, directories, or - for standard input
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "filenames", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// The same as an option, as the other verbs have it (may be given several times)
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub filenames: Vec<PathBuf>,
     #[command(flatten)]
     pub manifest: ManifestArgs,
     /// Directory of durable state [default: /var/lib/defib, or the XDG state directory]

@@ -25,7 +25,8 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<u8> {
                 };
                 vec![finding.feature.to_owned(), used.to_owned(), finding.why.clone(), finding.cure.clone()]
             }));
-            Table::new().lines(&rows)
+            // What is used has no cure: nothing stands there.
+            Table::new().lines(&rows).lines().map(|line| format!("{}\n", line.trim_end())).collect()
         }
     };
     output::write(text.as_bytes())?;

@@ -1,10 +1,13 @@
-//! How `defib run` prints events as they happen: kubectl's columns, colour only on a terminal.
+//! How `defib run` prints events as they happen: kubectl's columns, but with the moment in place of an age, which would
+//! always be none; colour only on a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
+use jiff::Timestamp;
 use probe_core::model::event::{PodEvent, Severity};
+use probe_core::model::text::visible_line;
 
 /// Events that wait for a slow terminal or pipe. Beyond it they are dropped from the printout (never
 /// from the store) and the loss is printed.
@@ -53,9 +56,12 @@ impl Printer {
 
 fn print_all(queue: &Receiver<PodEvent>, colour: Colour) {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut alive = writeln!(out, "{HEAD}").is_ok();
-    let _ = out.flush();
-    for event in queue {
+    let mut alive = true;
+    for (at, event) in queue.iter().enumerate() {
+        // With the first event: a start that is refused prints nothing here.
+        if at == 0 {
+            alive = writeln!(out, "{}", head()).is_ok();
+        }
         // A closed pipe ends the printing, not the agent.
         alive = alive && writeln!(out, "{}", line(&event, colour)).is_ok();
         if queue.is_empty() {
@@ -64,25 +70,27 @@ fn print_all(queue: &Receiver<PodEvent>, colour: Colour) {
     }
 }
 
-const HEAD: &str = "LAST SEEN   TYPE      REASON                OBJECT                     MESSAGE";
+fn head() -> String {
+    columns("TIME", "TYPE", "REASON", "OBJECT", "MESSAGE")
+}
 
-/// One event as one line; line breaks inside a message become `\n`.
+fn columns(time: &str, kind: &str, reason: &str, object: &str, message: &str) -> String {
+    format!("{time:<22} {kind:<9} {reason:<21} {object:<26} {message}")
+}
+
+/// One event as one line, its moment in UTC; line breaks inside a message become `\n`, and nothing in it reaches the
+/// terminal as a command.
 fn line(event: &PodEvent, colour: Colour) -> String {
     let severity = event.reason.severity();
     let object = format!("pod/{}", event.pod_name);
-    let message = event.message.trim_end().replace('\n', "\\n");
+    let message = visible_line(event.message.trim_end());
+    let time = Timestamp::from_nanosecond(i128::from(event.at.wall.as_ns())).unwrap_or_default();
+    let time = time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let (on, off) = match (colour, severity) {
         (Colour::Ansi, Severity::Warning) => ("\x1b[33m", "\x1b[0m"),
         (Colour::Ansi, Severity::Normal) | (Colour::Never, _) => ("", ""),
     };
-    let columns = format!(
-        "{:<11} {:<9} {:<21} {:<26} {}",
-        "0s",
-        severity.as_str(),
-        event.reason.as_str(),
-        object,
-        message
-    );
+    let columns = columns(&time, severity.as_str(), event.reason.as_str(), &object, &message);
     format!("{on}{}{off}", columns.trim_end())
 }
 
@@ -90,7 +98,7 @@ fn line(event: &PodEvent, colour: Colour) -> String {
 mod tests {
     use probe_core::model::event::Reason;
     use probe_core::model::id::PodUid;
-    use probe_core::model::time::Now;
+    use probe_core::model::time::{Mono, Now, Wall};
 
     use super::*;
 
@@ -102,15 +110,16 @@ mod tests {
             pod_name: "wedge".into(),
             container: None,
             reason: Reason::Unhealthy,
-            message: "Liveness probe failed: a\nb".into(),
-            at: Now::default(),
+            message: "Liveness probe failed: a\nb\x1b[2J".into(),
+            at: Now { mono: Mono::ZERO, wall: Wall::from_ns(1_767_225_605_999_999_999) },
         };
-        let text = line(&event, Colour::Never);
-        assert_eq!(text.find("Warning"), HEAD.find("TYPE"));
-        assert_eq!(text.find("Unhealthy"), HEAD.find("REASON"));
-        assert_eq!(text.find("pod/wedge"), HEAD.find("OBJECT"));
-        assert_eq!(text.find("Liveness"), HEAD.find("MESSAGE"));
-        assert!(text.ends_with("a\\nb"));
+        let (head, text) = (head(), line(&event, Colour::Never));
+        assert!(head.starts_with("TIME ") && text.starts_with("2026-01-01T00:00:05Z "), "{text}");
+        assert_eq!(text.find("Warning"), head.find("TYPE"));
+        assert_eq!(text.find("Unhealthy"), head.find("REASON"));
+        assert_eq!(text.find("pod/wedge"), head.find("OBJECT"));
+        assert_eq!(text.find("Liveness"), head.find("MESSAGE"));
+        assert!(text.ends_with("a\\nb^[[2J"), "{text}");
         assert_eq!(line(&event, Colour::Ansi), format!("\x1b[33m{text}\x1b[0m"));
     }
 }

@@ -35,7 +35,23 @@ pub fn json(value: &Value) -> anyhow::Result<String> {
     let mut text = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    ")))?;
     text.push(b'\n');
-    Ok(String::from_utf8(text)?)
+    Ok(without_controls(String::from_utf8(text)?))
+}
+
+/// The serializer escapes what JSON says must be. DEL and the controls above ASCII, which terminals obey too, can stand
+/// only inside of strings, where an escape means the same.
+fn without_controls(text: String) -> String {
+    if !text.contains(|c| matches!(c, '\x7f'..='\u{9f}')) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\x7f'..='\u{9f}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// YAML, with a line break at the end.
@@ -97,6 +113,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn nothing_speaks_to_the_terminal() {
+        let value = json!({"a": "\x1b[2J\r\x07\x7f\u{9b}31m \u{e4}"});
+        for text in [json(&value).unwrap(), yaml(&value).unwrap()] {
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+            let back: Value = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(back, value, "{text}");
+        }
+    }
 
     #[test]
     fn forms() {

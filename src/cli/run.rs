@@ -1,7 +1,9 @@
 //! `defib run`: the agent in the foreground, like `docker compose up`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use probe_core::model::limits::DESCRIPTORS_WANTED;
 use probe_core::sys::host;
 use probe_core::sys::spawn::Spawner;
 use probe_ebpf::LoadOptions;
@@ -30,7 +32,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if let Err(error) = host::raise_descriptor_limit() {
         tracing::warn!(%error, "RLIMIT_NOFILE stays as it is");
     }
-    let pods = manifests::load(&args.files, &args.manifest, |field| match args.log_format {
+    let descriptors = host::descriptor_limit();
+    if descriptors < DESCRIPTORS_WANTED {
+        tracing::warn!(
+            "RLIMIT_NOFILE is {descriptors}: fewer probes and containers at once; raise it to \
+             {DESCRIPTORS_WANTED} (ulimit -n, LimitNOFILE= of the unit)"
+        );
+    }
+    let files: Vec<PathBuf> = args.files.iter().chain(&args.filenames).cloned().collect();
+    let pods = manifests::load(&files, &args.manifest, |field| match args.log_format {
         LogFormat::Text => manifests::warn(field),
         LogFormat::Json => tracing::warn!("{field}"),
     })?;

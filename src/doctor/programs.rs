@@ -25,20 +25,36 @@ fn present(programs: &Programs) -> Vec<Finding> {
         "sched_process_exit, with living threads counted"
     };
     let lack = |wanted: fn(&Lack) -> bool| programs.lacks.iter().find(|lack| wanted(lack));
-    let missing_fields = lack(|lack| matches!(lack, Lack::Member { .. }));
-    let unmarked = lack(|lack| matches!(lack, Lack::MarkVictim { .. } | Lack::Memory));
-    let or = |feature, why: &str, lack: Option<&Lack>, cure: &str| match lack {
+    let or = |feature, why: &str, lack: Option<&Lack>| match lack {
         None => Finding::used(feature, why),
-        Some(lack) => Finding::unused(feature, lack.to_string(), cure),
+        Some(lack) => Finding::unused(feature, why_lacking(lack), lack.cure()),
     };
     let records = abi::RECORDS_BYTES as usize / (size_of::<abi::Death>() + abi::RECORD_HEADER_BYTES);
     vec![
-        Finding::used(EBPF, "ends of processes are told as they happen, victims of the OOM killer by name"),
-        or(BTF, "offsets of this kernel's structures", missing_fields, "run kernel 5.8 or later"),
+        Finding::used(EBPF, what_is_told(&programs.lacks)),
+        or(BTF, "offsets of this kernel's structures", lack(|lack| matches!(lack, Lack::Member { .. }))),
         Finding::used(EXITS, exits),
-        or(VICTIMS, "oom/mark_victim", unmarked, "mount tracefs, run as root; the memory needs kernel 6.9"),
+        or(VICTIMS, "oom/mark_victim", lack(|lack| matches!(lack, Lack::MarkVictim { .. } | Lack::Memory))),
         Finding::used(RECORDS, format!("{records} deaths until one is lost, if nobody reads")),
     ]
+}
+
+/// The effect of a tracepoint that cannot be used stands beside the programs as a whole.
+fn why_lacking(lack: &Lack) -> String {
+    match lack {
+        Lack::MarkVictim { reason, .. } => reason.clone(),
+        Lack::Member { .. } | Lack::Memory => lack.to_string(),
+    }
+}
+
+fn what_is_told(lacks: &[Lack]) -> &'static str {
+    if lacks.iter().any(|lack| matches!(lack, Lack::MarkVictim { .. })) {
+        "ends of processes are told as they happen; victims of the OOM killer are counted, not named"
+    } else if lacks.iter().any(|lack| matches!(lack, Lack::Memory)) {
+        "ends of processes are told as they happen, victims of the OOM killer by name, without their memory"
+    } else {
+        "ends of processes are told as they happen, victims of the OOM killer by name"
+    }
 }
 
 fn absent(error: &LoadError) -> Vec<Finding> {
@@ -59,6 +75,16 @@ fn absent(error: &LoadError) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_lack_has_a_cure_of_its_own() {
+        let forbidden = Lack::MarkVictim { reason: "x may not be read".to_owned(), cure: "run as root" };
+        assert!(what_is_told(&[]).ends_with("by name"));
+        assert!(what_is_told(&[Lack::Memory]).ends_with("without their memory"));
+        assert!(Lack::Memory.cure().contains("6.9"));
+        assert_eq!(forbidden.cure(), "run as root");
+        assert!(what_is_told(&[forbidden, Lack::Memory]).ends_with("not named"));
+    }
 
     #[test]
     fn what_is_missing_has_a_cure() {

@@ -31,7 +31,8 @@ impl fmt::Display for Missing {
         match self {
             Missing::Cgroups(why) => write!(
                 f,
-                "no cgroups: {why}; leftovers of a container are found by session and parent instead"
+                "no cgroups: {why} ({}); leftovers of a container are found by session and parent instead",
+                why.cure()
             ),
             Missing::Subreaper { error } => {
                 write!(f, "orphans of containers cannot be found: PR_SET_CHILD_SUBREAPER: {error}")

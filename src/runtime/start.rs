@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use probe_core::model::pod::{ChildOomPolicy, ContainerSpec};
 use probe_core::model::runtime::{RuntimeEvent, StartError};
 use probe_core::sensor::{Container, Key, Member};
 use probe_core::sys::cgroup::{CgroupError, Group, OomWatch, Tree};
@@ -81,12 +82,19 @@ async fn try_start(shared: &Shared, instance: &Instance) -> Result<(), Failure> 
     record.finish(Born { pid, start_ticks }).map_err(io("write the instance's record"))?;
     shared.tell(RuntimeEvent::Created { instance: instance.id, at: clock::now() });
     // Before it may run, so that no death of it is missed.
-    let key = shared.sensor.announce(announcement(
-        shared,
-        instance,
-        Member { pid, start_ticks, cgroup_id: None },
-        &pidfd,
-    ));
+    let container = announcement(shared, instance, Member { pid, start_ticks, cgroup_id: None }, &pidfd);
+    // Once for a container, not for each of its instances.
+    if instance.id.restart_count == 0
+        && is_blind(instance.spec(), container.oom.is_some(), shared.sensor.names_victims())
+    {
+        tracing::warn!(
+            pod = &*instance.pod.name,
+            container = &*instance.spec().name,
+            "on-child-oom has no effect: kills for memory are not seen in a container without a memory limit; \
+             set resources.limits.memory, or run the eBPF sensor (defib doctor)"
+        );
+    }
+    let key = shared.sensor.announce(container);
     let went = match birth::go(control, &spec).await {
         Ok(Go::Running) => Ok(()),
         Ok(Go::Failed(failure)) => Err(Failure::Run(failure.message(&spec))),
@@ -100,6 +108,12 @@ async fn try_start(shared: &Shared, instance: &Instance) -> Result<(), Failure> 
     watch(shared, instance, key, pidfd).await;
     instance.phase.send_replace(Phase::Running);
     Ok(())
+}
+
+/// Whether an annotation asks to act on a killed child, and nobody would learn of one.
+fn is_blind(spec: &ContainerSpec, has_counter: bool, names_victims: bool) -> bool {
+    let acts = matches!(spec.on_child_oom, ChildOomPolicy::RestartContainer | ChildOomPolicy::RestartPod);
+    acts && !has_counter && !names_victims
 }
 
 fn announcement(shared: &Shared, instance: &Instance, main: Member, pidfd: &Arc<OwnedFd>) -> Container {
@@ -200,4 +214,25 @@ fn oom_watch(instance: &Instance) -> Option<OomWatch> {
 
 fn io(operation: &'static str) -> impl Fn(io::Error) -> Failure {
     move |source| Failure::Io { operation, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    #[test]
+    fn an_annotation_without_effect() {
+        let asked = |on_child_oom| {
+            let spec = samples::spec(1, "p", &["m"]).containers.swap_remove(0);
+            ContainerSpec { on_child_oom, ..spec }
+        };
+        for restart in [ChildOomPolicy::RestartContainer, ChildOomPolicy::RestartPod].map(asked) {
+            assert!(is_blind(&restart, false, false));
+            assert!(!is_blind(&restart, true, false) && !is_blind(&restart, false, true));
+        }
+        for other in [ChildOomPolicy::Ignore, ChildOomPolicy::Event].map(asked) {
+            assert!(!is_blind(&other, false, false), "nothing is to be done");
+        }
+    }
 }

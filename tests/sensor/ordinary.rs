@@ -59,15 +59,20 @@ fn ebpf_or_no_start() {
 }
 
 #[test]
-fn pidfd_says_nothing_of_the_programs_and_neither_does_ebpf_that_runs() {
-    for (world, sensor) in
-        [(World::of_user(NOBODY), "pidfd"), (World::new(), "pidfd"), (World::new(), "ebpf")]
-    {
+fn the_sensor_is_named_and_none_that_was_asked_for_is_missed() {
+    let (pidfd, ebpf) = ("sensor: pidfds and the counters", "sensor: eBPF programs, beside pidfds");
+    for (world, sensor, named) in [
+        (World::of_user(NOBODY), "pidfd", pidfd),
+        (World::new(), "pidfd", pidfd),
+        (World::new(), "ebpf", ebpf),
+    ] {
         let mut agent = world.run(&[&sleepers(&world, 1)], &["--sensor", sensor]);
         agent.wait_for("Started container c0", SOON);
         assert_eq!(agent.terminate(), 0);
         let log = agent.log().all().join("\n");
-        assert!(!log.contains("BPF"), "--sensor {sensor}: {log}");
+        let said: Vec<&str> =
+            log.lines().filter(|line| line.contains("BPF") || line.contains(pidfd)).collect();
+        assert!(said.len() == 1 && said[0].contains(named), "--sensor {sensor}: {log}");
         world.assert_nothing_left();
     }
 }
@@ -96,8 +101,8 @@ fn kills_for_memory_are_seen_in_a_delegated_cgroup() {
     let dies = world.write("dies.json", &pod("dies", "Never", &[limited("main", "exec tail /dev/zero")]));
     let mut agent = world.run(&[&lives, &dies], &[]);
 
-    let message =
-        "A process of container eater was killed for memory; memory limit of the container was reached";
+    let message = "A process of container eater was killed for memory; \
+                   memory limit of the container, 32768 KiB, was reached";
     let (_, line) = agent.wait_for("ChildOOMKilled", AFTER_A_WHILE);
     assert!(line.contains("Warning") && line.contains(message), "{line}");
     let ended = eventually("the main process ends", AFTER_A_WHILE, || {

@@ -112,6 +112,8 @@ pub struct ProbeBook {
     pub on_hold: bool,
     /// Runs in a row when the failure threshold was reached.
     pub failed_after: Option<u32>,
+    /// Runs in a row that could not be judged.
+    pub inconclusive: u32,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -263,6 +265,7 @@ impl ProbeBook {
             result_since: Mono::ZERO,
             on_hold: false,
             failed_after: None,
+            inconclusive: 0,
         }
     }
 

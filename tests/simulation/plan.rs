@@ -257,7 +257,7 @@ fn stalls(weather: &Weather, errands: &mut Vec<(Mono, Errand)>, rng: &mut Rng) {
         let shard = rng.below(2) as usize;
         let lasts = rng.duration_up_to(weather.stall_max);
         errands.push((moment(rng, 1), Errand::StallExecutor { shard, lasts }));
-        let lasts = rng.duration_up_to(weather.stall_max / 10);
+        let lasts = rng.duration_up_to(weather.stall_max);
         errands.push((moment(rng, 1), Errand::StallEngine { shard, lasts }));
     }
 }

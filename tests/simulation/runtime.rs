@@ -13,8 +13,8 @@ use probe_core::model::probe::{Handler, ProbeKind};
 use probe_core::model::runtime::{
     ExecResult, ExitStatus, OomFacts, OomLimit, RuntimeCmd, RuntimeEvent, StartError, StartRequest,
 };
-use probe_core::model::time::{Mono, Now, Wall};
-use probe_core::ring::twin::{Behaviour, Rng, World};
+use probe_core::model::time::{Mono, Now};
+use probe_core::ring::twin::{Behaviour, Rng, Twin, World};
 
 use super::agenda::Agenda;
 use super::health::{self, Health};
@@ -377,8 +377,7 @@ impl Runtime {
 
 /// Both clocks at once; the wall clock is 2026 when the simulation begins.
 pub fn moment(mono: Mono) -> Now {
-    let wall = Wall::from_ns(1_767_225_600_000_000_000 + mono.as_ns() as i64);
-    Now { mono, wall }
+    Twin::now(mono)
 }
 
 fn addr(spec: &ContainerSpec, port: usize) -> SocketAddr {

@@ -8,6 +8,7 @@ use crate::model::event::Reason;
 use crate::model::pod::PodSpec;
 use crate::model::probe::{ProbeKind, RunResult, Target, Verdict};
 use crate::model::runtime::{OomFacts, OomLimit, OomVictim, StartError};
+use crate::model::text::visible_line;
 
 /// Waiting reasons.
 pub const CONTAINER_CREATING: &str = "ContainerCreating";
@@ -67,22 +68,25 @@ pub fn failed(message: &str) -> String {
     format!("Error: {message}")
 }
 
-/// Event `ChildOOMKilled`.
-pub fn child_oom_killed(container: &str, facts: &OomFacts) -> String {
+/// Event `ChildOOMKilled`. `limit_bytes` is the container's own memory limit.
+pub fn child_oom_killed(container: &str, limit_bytes: Option<u64>, facts: &OomFacts) -> String {
+    let own = limit_bytes.map_or(String::new(), |bytes| format!(", {} KiB,", bytes / 1_024));
+    let own = format!("memory limit of the container{own} was reached");
     let whose = match facts.limit {
-        OomLimit::Container => "memory limit of the container was reached",
+        OomLimit::Container => &own,
         OomLimit::Pod => "memory limit of the pod was reached",
         OomLimit::Parent => "memory limit of a cgroup above the pod was reached",
         OomLimit::Node => "the node was out of memory",
         OomLimit::Unknown => "which memory limit was reached is unknown",
     };
     match (&facts.victim, facts.kills) {
-        (Some(OomVictim { pid, command, rss_bytes }), _) => {
-            let resident =
-                rss_bytes.map_or(String::new(), |bytes| format!(", {} KiB resident", bytes / 1_024));
-            format!(
-                "Process {pid} ({command}{resident}) of container {container} was killed for memory; {whose}"
-            )
+        (Some(OomVictim { pid, command, rss_bytes, is_exec }), _) => {
+            let command = visible_line(command);
+            // It may be more than the limit: pages of files count for whoever read them first.
+            let resident = rss_bytes
+                .map_or(String::new(), |bytes| format!(", {} KiB resident with file pages", bytes / 1_024));
+            let of = if *is_exec { "a probe or hook of container" } else { "container" };
+            format!("Process {pid} ({command}{resident}) of {of} {container} was killed for memory; {whose}")
         }
         (None, 1) => format!("A process of container {container} was killed for memory; {whose}"),
         (None, kills) => {
@@ -99,8 +103,10 @@ pub fn killed_for_child_oom(container: &str, restarts: bool) -> String {
 
 /// Event `Killing` of a container whose pod is restarted because of another one.
 pub fn killed_with_pod(container: &str, other: &str, restarts: bool) -> String {
-    let then = if restarts { ", will be restarted" } else { "" };
-    format!("Container {container} is stopped since {other} lost a process to the OOM killer{then}")
+    let then = if restarts { format!("; {container} will be restarted") } else { String::new() };
+    format!(
+        "Container {container} is stopped because container {other} lost a process to the OOM killer{then}"
+    )
 }
 
 /// Event `Killing` without a reason of its own: pod stop, pod kill.
@@ -118,7 +124,13 @@ pub fn back_off_waiting(pod: &PodSpec, container: &str, wait: Duration) -> Strin
     format!("back-off {} restarting failed container={container} pod={}", GoDuration(wait), pod.full_name())
 }
 
-/// The event of one probe run, thresholds apart; None for a success.
+/// Event `ProbeInconclusive` after `row` runs in a row that nobody could judge.
+pub fn inconclusive(kind: ProbeKind, row: u32, detail: &str) -> String {
+    let kind = kind.as_str();
+    format!("{kind} probe could not be judged {row} times in a row, its result stays as it was: {detail}")
+}
+
+/// The event of one probe run, thresholds apart; None for a success, and for a run that nobody can judge.
 ///
 /// `target` tells what an errored run resulted in: an HTTP run errs only while it reads the body, which
 /// kubelet calls `failure`; all others are `unknown` (kubelet-semantics 4.4, 8).
@@ -126,7 +138,7 @@ pub fn probe_event(kind: ProbeKind, target: &Target, run: &RunResult) -> Option<
     let kind = kind.as_str();
     let detail = run.detail.as_deref().unwrap_or_default();
     match run.verdict {
-        Verdict::Success => None,
+        Verdict::Success | Verdict::Inconclusive => None,
         Verdict::Warning => Some((Reason::ProbeWarning, format!("{kind} probe warning: {detail}"))),
         Verdict::Failure => Some((Reason::Unhealthy, format!("{kind} probe failed: {detail}"))),
         Verdict::Errored => {

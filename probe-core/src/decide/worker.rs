@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::view::ResultState;
 use crate::model::id::{ContainerIx, InstanceId};
+use crate::model::limits::INCONCLUSIVE_ROW;
 use crate::model::pod::{PodSpec, RestartPolicy, Role};
 use crate::model::probe::{ProbeKind, ProbeSpec, Verdict};
 use crate::model::status::Phase;
@@ -26,6 +27,8 @@ pub struct Worker {
     last: Option<Judged>,
     /// Runs in a row with result `last`; survives a new instance, zeroed only by a hold.
     run: u32,
+    /// Runs in a row that could not be judged because the engine did not run.
+    inconclusive: u32,
     on_hold: bool,
 }
 
@@ -113,6 +116,7 @@ impl Worker {
             cached: None,
             last: None,
             run: 0,
+            inconclusive: 0,
             on_hold: false,
         }
     }
@@ -202,11 +206,13 @@ impl Worker {
 
     /// Steps 10 to 15 for one finished run. Returns the cached result if it changed.
     ///
-    /// An errored run moves nothing. A run that ends while the worker holds, or before it was bound, is
+    /// An errored or inconclusive run moves nothing. A run that ends while the worker holds, or before it was bound, is
     /// too late to count.
     pub fn on_verdict(&mut self, verdict: Verdict) -> Option<ResultState> {
+        self.inconclusive =
+            if verdict == Verdict::Inconclusive { self.inconclusive.saturating_add(1) } else { 0 };
         match verdict {
-            Verdict::Errored => None,
+            Verdict::Errored | Verdict::Inconclusive => None,
             Verdict::Success | Verdict::Warning => self.count(Judged::Success, 1),
             Verdict::Failure => self.count(Judged::Failure, 1),
         }
@@ -214,7 +220,18 @@ impl Worker {
 
     /// Successes that the engine kept back, all older than the outcome that carries them.
     pub fn on_folded(&mut self, successes: u32) -> Option<ResultState> {
-        if successes == 0 { None } else { self.count(Judged::Success, successes) }
+        if successes == 0 {
+            return None;
+        }
+        self.inconclusive = 0;
+        self.count(Judged::Success, successes)
+    }
+
+    /// Runs in a row up to now that nobody could judge, where their number calls for an event: the tenth, the
+    /// twentieth and so on. Nothing else follows from them: the starved node may be the reason for everything.
+    pub fn inconclusive_row(&self) -> Option<u32> {
+        let row = self.inconclusive;
+        (row > 0 && row.is_multiple_of(INCONCLUSIVE_ROW)).then_some(row)
     }
 
     /// The worker ends (stopped, or its pod is gone): its cached result goes with it.

@@ -31,7 +31,11 @@ impl Run {
                 Err(error) => self.unreadable(io, now, &error, effects),
             },
             Ok(_) => {
-                self.phases.first_byte = self.phases.first_byte.or(Some(now));
+                let at = self.received_at.unwrap_or(now);
+                self.phases.first_byte = self.phases.first_byte.or(Some(at));
+                // The shard sees the end of a step only when it wakes; it was not after the kernel had the answer.
+                self.phases.connected = self.phases.connected.map(|seen| seen.min(at));
+                self.phases.sent = self.phases.sent.map(|seen| seen.min(at));
                 self.read(io, now, effects);
             }
             Err(errno) => self.read_failed(io, now, errno, effects),
@@ -103,6 +107,10 @@ impl Run {
 
     /// The answer is in: its status decides.
     fn judge<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        if self.is_late() {
+            let (verdict, text) = self.timeout_outcome();
+            return self.fell_silent(io, now, verdict, text, effects);
+        }
         match self.status {
             200..=299 => self.succeed(io, now, effects),
             300..=399 => {
@@ -120,7 +128,11 @@ impl Run {
     /// What has come is no answer.
     fn unreadable<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, error: &AnswerError, effects: &mut Effects) {
         match error {
-            AnswerError::Empty | AnswerError::Head(_) => {
+            AnswerError::Empty => {
+                let text = self.in_context(error.to_string());
+                self.fell_silent(io, now, Verdict::Failure, text, effects);
+            }
+            AnswerError::Head(_) => {
                 let text = self.in_context(error.to_string());
                 self.finish(io, now, Verdict::Failure, text, effects);
             }
@@ -136,10 +148,10 @@ impl Run {
         if let Some(peer) = self.peer() {
             let text = text::transfer("read", io.ring.local_addr(self.slot), &peer, errno);
             if self.answer.in_body() {
-                self.finish(io, now, Verdict::Errored, text, effects);
+                self.fell_silent(io, now, Verdict::Errored, text, effects);
             } else if io.ring.answer(self.slot).is_empty() {
                 let text = self.in_context(text);
-                self.finish(io, now, Verdict::Failure, text, effects);
+                self.fell_silent(io, now, Verdict::Failure, text, effects);
             } else {
                 let text = format!("net/http: HTTP/1.x transport connection broken: {text}");
                 let text = self.in_context(text);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::stats::Counters;
+use super::watch::Watch;
 use super::wheel::Wheel;
 use crate::model::id::ProbeKey;
 use crate::model::probe::Verdict;
@@ -23,6 +24,7 @@ pub struct Io<R> {
     pub ring: R,
     pub wheel: Wheel<Timer>,
     pub counters: Counters,
+    pub watch: Watch,
     /// Runs that wait for the address of a host name.
     pub resolving: u32,
     /// Operations that the queue had no room for, in their order.
@@ -50,6 +52,7 @@ impl<R: Ring> Io<R> {
             ring,
             wheel: Wheel::new(),
             counters: Counters::default(),
+            watch: Watch::default(),
             resolving: 0,
             backlog: VecDeque::new(),
         }

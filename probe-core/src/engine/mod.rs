@@ -15,6 +15,7 @@ mod stats;
 mod targets;
 mod text;
 mod thread;
+mod watch;
 mod wheel;
 
 #[cfg(test)]
@@ -23,4 +24,4 @@ mod tests;
 pub use shard::Shard;
 pub use single::{once, resolve};
 pub use stats::{Counters, LATE_START, Stats};
-pub use thread::{Engine, EngineError, Inbox};
+pub use thread::{Clocks, Engine, EngineError, Inbox};

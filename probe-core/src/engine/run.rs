@@ -1,8 +1,8 @@
 //! One run of one probe on a slot of the ring, from connect to the end of the connection.
 //!
 //! ```text
-//! Resolving ─► Working ─► FinWait ─► Winding ─► Disconnecting ─► free, the next hop, or the next attempt
-//!                 └──────────┴──────────^
+//! Resolving ─► Working ─► Finishing ─► free, the next hop, or the next attempt
+//!                 └─► Winding ─► Disconnecting ─────────^
 //! ```
 //!
 //! The outcome is reported as soon as it is known; what follows is tidying up, which the probe's ticker does
@@ -16,7 +16,7 @@ use super::io::{Io, NoSocket, Timer};
 use super::targets::Job;
 use super::text;
 use super::wheel::TimerId;
-use crate::model::limits::{FIN_WAIT, PROBE_ATTEMPTS};
+use crate::model::limits::{FIN_WAIT, PROBE_ATTEMPTS, UNWATCHED_PARTS};
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
@@ -49,6 +49,11 @@ pub struct Run {
     pub(super) kept: Vec<u8>,
     pub(super) phases: Phases,
     deadline: Option<TimerId>,
+    deadline_at: Mono,
+    /// [`super::watch::Watch::unwatched`] when the attempt began.
+    unwatched_before: Duration,
+    /// When the kernel had received what is being looked at, as far as that is known.
+    pub(super) received_at: Option<Mono>,
     closing: Option<TimerId>,
     pub(super) then: Then,
 }
@@ -66,8 +71,8 @@ pub enum Pace {
 pub enum Stage {
     Resolving,
     Working,
-    /// The answer is complete; a server that closes in order shall not see a reset.
-    FinWait,
+    /// The answer is complete; a server that closes in order shall not see a reset. Then the connection ends.
+    Finishing,
     /// Waiting until nothing is in flight.
     Winding(Winding),
     Disconnecting,
@@ -135,6 +140,9 @@ impl Run {
             kept: Vec::new(),
             phases: Phases { due: start.due, ..Phases::default() },
             deadline: None,
+            deadline_at: Mono::MAX,
+            unwatched_before: Duration::ZERO,
+            received_at: None,
             closing: None,
             then: Then::Free,
         };
@@ -147,7 +155,10 @@ impl Run {
         self.requests = 0;
         self.hop = None;
         self.phases = Phases { due: self.phases.due, ..Phases::default() };
-        self.deadline = Some(io.wheel.insert(now.after(self.timeout), Timer::Deadline(self.slot)));
+        self.received_at = None;
+        self.unwatched_before = io.watch.unwatched();
+        self.deadline_at = now.after(self.timeout);
+        self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
         match self.host() {
             Some(Host::Ip(ip)) => {
                 self.ip = Some(*ip);
@@ -230,24 +241,25 @@ impl Run {
         completion: Completion,
         effects: &mut Effects,
     ) {
-        let Completion { kind, result, .. } = completion;
+        let Completion { kind, result, received_at, .. } = completion;
         match self.stage {
             Stage::Resolving => {}
             Stage::Working => match kind {
                 OpKind::Connect => self.connected(io, now, result, effects),
                 OpKind::Send => self.sent(io, now, result, effects),
-                OpKind::Recv => self.received(io, now, result, effects),
+                OpKind::Recv => {
+                    let earliest = self.phases.submitted.unwrap_or(now);
+                    self.received_at =
+                        io.watch.mono_of(received_at).filter(|at| (earliest..=now).contains(at));
+                    self.received(io, now, result, effects);
+                }
                 OpKind::Disconnect | OpKind::Cancel => {}
             },
-            Stage::FinWait => self.fin_wait(io, now, kind, result, effects),
+            Stage::Finishing => self.finishing(io, now, kind, effects),
             Stage::Winding(winding) => self.winding(io, now, kind, winding, effects),
             Stage::Disconnecting => {
                 if kind == OpKind::Disconnect {
-                    if result.is_err() {
-                        io.ring.replace_socket(self.slot);
-                        io.counters.replaced_sockets += 1;
-                    }
-                    self.ended(io, now, effects);
+                    self.disconnected(io, now, effects);
                 }
             }
         }
@@ -301,7 +313,7 @@ impl Run {
                 if let Some(peer) = self.peer() {
                     let local = io.ring.local_addr(self.slot);
                     let text = self.in_context(text::transfer("write", local, &peer, errno));
-                    self.finish(io, now, Verdict::Failure, text, effects);
+                    self.fell_silent(io, now, Verdict::Failure, text, effects);
                 }
                 return self.wind_down(io, now, Winding::Cancelled, effects);
             }
@@ -311,24 +323,15 @@ impl Run {
         }
     }
 
-    fn fin_wait<R: Ring>(
-        &mut self,
-        io: &mut Io<R>,
-        now: Mono,
-        kind: OpKind,
-        result: Result<u32, Errno>,
-        effects: &mut Effects,
-    ) {
-        if kind != OpKind::Recv {
-            return;
+    /// Whatever the last receive brought, the disconnect behind it ends the connection.
+    fn finishing<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, kind: OpKind, effects: &mut Effects) {
+        if io.is_quiet(self.slot) {
+            return self.disconnected(io, now, effects);
         }
-        if matches!(result, Ok(1..)) {
-            // Nobody wants these bytes; the timer ends the wait for a server that never stops.
-            let len = io.ring.answer(self.slot).len();
-            io.ring.drop_answer(self.slot, len);
-            return self.push_on_open(io, Op::Recv);
+        if kind == OpKind::Cancel {
+            // It may have come between two states of the receive.
+            self.set_closing(io, now.after(CANCEL_AGAIN));
         }
-        self.wind_down(io, now, Winding::Cancelled, effects);
     }
 
     fn winding<R: Ring>(
@@ -355,34 +358,43 @@ impl Run {
     }
 
     /// The wait for the FIN is over, or a cancel is to be repeated.
-    pub fn closing_due<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+    pub fn closing_due<R: Ring>(&mut self, io: &mut Io<R>) {
         self.closing = None;
         match self.stage {
-            Stage::FinWait => self.wind_down(io, now, Winding::Cancelled, effects),
-            Stage::Winding(_) if !io.is_cancelling(self.slot) => {
+            Stage::Finishing | Stage::Winding(_) if !io.is_cancelling(self.slot) => {
                 self.push_on_open(io, Op::Cancel);
             }
-            Stage::Winding(_) | Stage::Resolving | Stage::Working | Stage::Disconnecting => {}
+            Stage::Finishing
+            | Stage::Winding(_)
+            | Stage::Resolving
+            | Stage::Working
+            | Stage::Disconnecting => {}
         }
     }
 
     /// The timeout of the attempt has passed, and no completion was there before it.
     pub fn timed_out<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.deadline = None;
+        self.received_at = None;
         let was = self.stage;
         let (verdict, text) = self.timeout_outcome();
-        self.finish(io, now, verdict, text, effects);
+        self.fell_silent(io, now, verdict, text, effects);
         match was {
             Stage::Resolving => {
                 io.resolving -= 1;
                 self.ended(io, now, effects);
             }
-            Stage::Working | Stage::FinWait => self.wind_down(io, now, Winding::Cancelled, effects),
-            Stage::Winding(_) | Stage::Disconnecting => {}
+            Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),
+            Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
         }
     }
 
-    fn timeout_outcome(&self) -> (Verdict, String) {
+    /// The answer is complete, but the kernel received the end of it after the deadline.
+    pub(super) fn is_late(&self) -> bool {
+        self.received_at.is_some_and(|at| at > self.deadline_at)
+    }
+
+    pub(super) fn timeout_outcome(&self) -> (Verdict, String) {
         let dial = match (self.stage, self.host(), self.peer()) {
             (Stage::Resolving, Some(Host::Name(name)), _) => Some(text::lookup_timeout(name)),
             (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(&peer)),
@@ -390,7 +402,7 @@ impl Run {
         };
         match (self.request(), dial) {
             (None, dial) => (Verdict::Failure, dial.unwrap_or_default()),
-            (Some(_), None) if self.answer.in_body() && self.then == Then::Free => {
+            (Some(_), None) if self.is_in_body() && self.then == Then::Free => {
                 (Verdict::Errored, text::BODY_TIMEOUT.to_owned())
             }
             (Some(request), Some(dial)) => (Verdict::Failure, text::get_dial_timeout(&request.url, &dial)),
@@ -411,9 +423,15 @@ impl Run {
                 self.stage = Stage::Working;
                 self.ended(io, now, effects);
             }
-            Stage::Working | Stage::FinWait => self.wind_down(io, now, Winding::Cancelled, effects),
-            Stage::Winding(_) | Stage::Disconnecting => {}
+            Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),
+            Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
         }
+    }
+
+    /// Whether the deadline met an answer whose headers were in.
+    fn is_in_body(&self) -> bool {
+        self.answer.in_body()
+            || self.phases.first_byte.is_some_and(|at| self.is_late() && at <= self.deadline_at)
     }
 
     pub(super) fn succeed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
@@ -441,6 +459,25 @@ impl Run {
         self.report(io, now, verdict, Some(text.into()), effects);
     }
 
+    /// The attempt ends because nothing came, or the connection broke. That is the target's doing only if the
+    /// shard was there: a request that it should have sent on and did not looks the same.
+    pub(super) fn fell_silent<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        verdict: Verdict,
+        text: String,
+        effects: &mut Effects,
+    ) {
+        let missed = io.watch.unwatched().saturating_sub(self.unwatched_before);
+        if missed * UNWATCHED_PARTS < self.timeout {
+            return self.finish(io, now, verdict, text, effects);
+        }
+        let text =
+            format!("{text}; not judged: the prober itself did not run for {} ms of it", missed.as_millis());
+        self.report(io, now, Verdict::Inconclusive, Some(text.into()), effects);
+    }
+
     fn report<R: Ring>(
         &mut self,
         io: &mut Io<R>,
@@ -453,18 +490,16 @@ impl Run {
             io.wheel.cancel(id);
         }
         self.then = Then::Free;
-        self.phases.done = now;
+        self.phases.done = self.received_at.unwrap_or(now);
         let result = RunResult { verdict, detail, phases: self.phases };
         effects.report = self.owner.take().map(|owner| (owner, result));
     }
 
     /// The answer is complete: give the server a moment to close first.
     pub(super) fn wait_for_fin<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
-        self.stage = Stage::FinWait;
-        let len = io.ring.answer(self.slot).len();
-        io.ring.drop_answer(self.slot, len);
+        self.stage = Stage::Finishing;
         self.set_closing(io, now.after(FIN_WAIT));
-        self.push_on_open(io, Op::Recv);
+        self.push_on_open(io, Op::Finish);
     }
 
     /// Ends what is in flight, then the connection.
@@ -492,6 +527,15 @@ impl Run {
             return self.ended(io, now, effects);
         }
         self.push_on_open(io, Op::Disconnect);
+    }
+
+    /// Nothing of the connection is in flight any more; a socket that the kernel would not disconnect goes.
+    fn disconnected<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        if io.ring.is_connected(self.slot) {
+            io.ring.replace_socket(self.slot);
+            io.counters.replaced_sockets += 1;
+        }
+        self.ended(io, now, effects);
     }
 
     /// The slot holds no connection any more.

@@ -13,6 +13,7 @@ use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, LATE_START, Stats};
 use super::targets::{Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
+use crate::model::limits::{SUBMIT_EVERY, WATCH_EVERY};
 use crate::model::probe::{Arm, Host, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Completion, Ring, Slot};
@@ -34,6 +35,8 @@ pub struct Shard<R> {
     waiting_names: VecDeque<Job>,
     fired: Vec<Timer>,
     lateness_us: Histogram<u64>,
+    /// Slots that hold a run.
+    running: u32,
     phase: Phase,
 }
 
@@ -56,6 +59,7 @@ impl<R: Ring> Shard<R> {
             waiting_names: VecDeque::new(),
             fired: Vec::new(),
             lateness_us: stats::lateness_histogram(),
+            running: 0,
             phase: Phase::Serving,
         }
     }
@@ -64,6 +68,10 @@ impl<R: Ring> Shard<R> {
     /// what is due. In this order, so that a reply that is there is never a timeout. `inputs` is empty
     /// afterwards; outcomes and questions are appended to `out`. Returns when to call again at the latest.
     pub fn turn(&mut self, now: Now, inputs: &mut Vec<ProbeCmd>, out: &mut Vec<ProbeEvent>) -> Mono {
+        if let Some(overdue) = self.io.watch.begin_turn(now) {
+            self.io.counters.missed_turns += 1;
+            self.io.counters.missed_us += overdue.as_micros() as u64;
+        }
         let now = now.mono;
         while let Some(completion) = self.io.ring.next_completion(now) {
             self.completed(now, completion, out);
@@ -72,11 +80,23 @@ impl<R: Ring> Shard<R> {
             self.command(now, command, out);
         }
         self.expire(now, out);
-        self.start_waiting(now, out);
+        let now = self.start_waiting(now, out);
         for (slot, error) in self.io.flush() {
             self.with_run(now, slot, out, |run, io, effects| run.no_socket(io, now, error, effects));
         }
-        self.next_wake(now)
+        let wake = self.next_wake(now);
+        self.io.watch.end_turn(now, wake);
+        wake
+    }
+
+    /// The machine was suspended for so long: CLOCK_MONOTONIC stood still, and peers may have given up.
+    pub fn was_suspended(&mut self, by: Duration) {
+        self.io.watch.missed(by);
+    }
+
+    /// Whether runs are in flight, so that it pays to let their completions gather.
+    pub fn is_busy(&self) -> bool {
+        self.running > 0
     }
 
     /// Ends everything: probes are forgotten, runs cancelled, one-shot probes answered. Call
@@ -96,7 +116,7 @@ impl<R: Ring> Shard<R> {
 
     /// Nothing is in flight.
     pub fn is_idle(&self) -> bool {
-        self.runs.iter().all(Option::is_none)
+        self.running == 0
     }
 
     /// What the shard has counted so far. Copies a histogram of some kilobytes.
@@ -107,10 +127,15 @@ impl<R: Ring> Shard<R> {
             counters,
             lateness_us: self.lateness_us.clone(),
             armed: self.targets.len(),
-            in_flight: self.runs.iter().flatten().count(),
+            in_flight: self.running as usize,
             waiting: self.waiting.len() + self.waiting_names.len(),
             timers: self.io.wheel.len(),
         }
+    }
+
+    /// What was counted so far, without the ring's own figures.
+    pub fn counters(&self) -> &Counters {
+        &self.io.counters
     }
 
     /// Runs that have ended with a verdict so far.
@@ -130,7 +155,13 @@ impl<R: Ring> Shard<R> {
 
     fn next_wake(&self, now: Mono) -> Mono {
         let by_timer = self.io.wheel.next_wake();
-        if self.io.has_backlog() { by_timer.min(now.after(BACKLOG_WAKE)) } else { by_timer }
+        if self.io.has_backlog() {
+            by_timer.min(now.after(BACKLOG_WAKE))
+        } else if self.running > 0 {
+            by_timer.min(now.after(WATCH_EVERY))
+        } else {
+            by_timer
+        }
     }
 
     fn command(&mut self, now: Mono, command: ProbeCmd, out: &mut Vec<ProbeEvent>) {
@@ -243,7 +274,7 @@ impl<R: Ring> Shard<R> {
                     self.with_run(now, slot, out, |run, io, effects| run.timed_out(io, now, effects));
                 }
                 Timer::Closing(slot) => {
-                    self.with_run(now, slot, out, |run, io, effects| run.closing_due(io, now, effects));
+                    self.with_run(now, slot, out, |run, io, _| run.closing_due(io));
                 }
             }
         }
@@ -277,7 +308,13 @@ impl<R: Ring> Shard<R> {
         if is_name { self.waiting_names.push_back(job) } else { self.waiting.push_back(job) }
     }
 
-    fn start_waiting(&mut self, now: Mono, out: &mut Vec<ProbeEvent>) {
+    /// Starts what is due while slots are free, and hands it to the kernel in small groups, each with a time of its
+    /// own: the last of a burst was not submitted when the turn began. Returns the time.
+    fn start_waiting(&mut self, mut now: Mono, out: &mut Vec<ProbeEvent>) -> Mono {
+        if self.waiting.is_empty() && self.waiting_names.is_empty() {
+            return now;
+        }
+        now = self.io.ring.submit(now);
         let resolving_max = (self.io.ring.capacity() / 2).max(1);
         while self.io.resolving < resolving_max {
             let Some(job) = self.waiting_names.pop_front() else { break };
@@ -286,12 +323,18 @@ impl<R: Ring> Shard<R> {
                 break;
             }
         }
+        let mut pushed = 0;
         while let Some(job) = self.waiting.pop_front() {
             if !self.start(now, job, out) {
                 self.waiting.push_front(job);
                 break;
             }
+            pushed += 1;
+            if pushed % SUBMIT_EVERY == 0 {
+                now = self.io.ring.submit(now);
+            }
         }
+        now
     }
 
     /// Starts a run; false when no slot is free. A job that nobody wants any more counts as started.
@@ -328,6 +371,7 @@ impl<R: Ring> Shard<R> {
         let start = Start { slot, owner: job, target, pace, due, timeout };
         let run = Run::start(start, &mut self.io, now, &mut effects);
         self.runs[slot.at()] = Some(run);
+        self.running += 1;
         self.apply(now, slot, effects, out);
         true
     }
@@ -355,6 +399,7 @@ impl<R: Ring> Shard<R> {
     fn apply(&mut self, now: Mono, slot: Slot, effects: Effects, out: &mut Vec<ProbeEvent>) {
         if effects.is_free {
             self.runs[slot.at()] = None;
+            self.running -= 1;
             self.io.ring.release(slot);
         }
         if let Some(host) = effects.resolve {

@@ -10,7 +10,7 @@ use super::{EngineError, Shard};
 use crate::model::id::Ticket;
 use crate::model::probe::{ProbeCmd, ProbeEvent, RunResult, Target};
 use crate::model::time::Now;
-use crate::ring::{TaskRun, Uring, UringOptions, Waker};
+use crate::ring::{Uring, UringOptions, Waker};
 
 /// Slots of the private ring: one run, and nothing waits.
 const SLOTS: u32 = 1;
@@ -20,12 +20,8 @@ const SLOTS: u32 = 1;
 ///
 /// # Errors
 /// The kernel refuses a ring; the text names the cure.
-pub fn once(
-    target: Arc<Target>,
-    timeout: Duration,
-    clock: impl Fn() -> Now,
-) -> Result<RunResult, EngineError> {
-    let mut shard = Shard::new(Uring::new(UringOptions { slots: SLOTS, task_run: TaskRun::Best })?);
+pub fn once(target: Arc<Target>, timeout: Duration, clock: fn() -> Now) -> Result<RunResult, EngineError> {
+    let mut shard = Shard::new(Uring::new(UringOptions::best(SLOTS), clock)?);
     let waker = shard.ring().waker();
     let (answers, resolved) = bounded(1);
     let mut inputs = vec![ProbeCmd::Once { ticket: Ticket(0), target, timeout }];
@@ -49,7 +45,7 @@ pub fn once(
         }
         waker.fall_asleep();
         let sleep = if resolved.is_empty() { wake.since(clock().mono) } else { Duration::ZERO };
-        shard.ring_mut().submit_and_wait(sleep)?;
+        shard.ring_mut().submit_and_wait(Duration::ZERO, sleep)?;
         waker.awake();
     }
 }

@@ -20,6 +20,12 @@ pub struct Counters {
     pub warnings: u64,
     pub failures: u64,
     pub errored: u64,
+    /// Runs that nobody could judge, since the shard did not run meanwhile.
+    pub inconclusive: u64,
+    /// Turns that came late by more than [`UNWATCHED_MIN`](crate::model::limits::UNWATCHED_MIN), and their sum
+    /// in microseconds.
+    pub missed_turns: u64,
+    pub missed_us: u64,
     /// Runs ended because their probe was held, dropped or armed anew.
     pub abandoned: u64,
     /// Attempts repeated because they could not be judged.
@@ -56,12 +62,13 @@ impl Counters {
             Verdict::Warning => self.warnings += 1,
             Verdict::Failure => self.failures += 1,
             Verdict::Errored => self.errored += 1,
+            Verdict::Inconclusive => self.inconclusive += 1,
         }
     }
 
     /// Runs that ended with a verdict.
     pub fn runs(&self) -> u64 {
-        self.successes + self.warnings + self.failures + self.errored
+        self.successes + self.warnings + self.failures + self.errored + self.inconclusive
     }
 }
 

@@ -162,7 +162,7 @@ impl Entry {
             }
             Verdict::Success | Verdict::Warning => self.reported_row = self.reported_row.saturating_add(1),
             Verdict::Failure => self.reported_row = 0,
-            Verdict::Errored => {}
+            Verdict::Errored | Verdict::Inconclusive => {}
         }
         let folded_successes = std::mem::take(&mut self.folded);
         Some(Outcome {

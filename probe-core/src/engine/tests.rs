@@ -12,7 +12,7 @@ use crate::model::limits::PROBE_ATTEMPTS;
 use crate::model::probe::{
     Arm, Host, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict,
 };
-use crate::model::time::{Mono, Now, Wall};
+use crate::model::time::Mono;
 use crate::ring::twin::{Behaviour, Faults, Piece, Twin, World};
 use crate::wire::{headers, http1, url};
 
@@ -39,7 +39,7 @@ impl Sim {
     fn run_until(&mut self, end: Mono) {
         let mut out = Vec::new();
         loop {
-            let now = Now { mono: self.time, wall: Wall::default() };
+            let now = Twin::now(self.time);
             let wake = self.shard.turn(now, &mut self.inputs, &mut out);
             self.events.extend(out.drain(..).map(|event| (self.time, event)));
             let next = wake.min(self.shard.ring().next_event());
@@ -77,7 +77,7 @@ impl Sim {
     fn finish(mut self) {
         self.shard.ring_mut().set_faults(Faults::none());
         let mut out = Vec::new();
-        self.shard.stop(Now { mono: self.time, wall: Wall::default() }, &mut out);
+        self.shard.stop(Twin::now(self.time), &mut out);
         self.run_until(self.time.after(Duration::from_secs(60)));
         assert!(self.shard.is_idle(), "runs are left");
         let stats = self.shard.stats();
@@ -524,7 +524,7 @@ fn stopping_answers_whoever_waits() {
     }
     sim.run_until(at_ms(1_500));
     let mut out = Vec::new();
-    sim.shard.stop(Now { mono: sim.time, wall: Wall::default() }, &mut out);
+    sim.shard.stop(Twin::now(sim.time), &mut out);
     assert_eq!(out.len(), 3 * SLOTS as usize);
     sim.finish();
 }

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::{Shard, Stats};
-use crate::model::limits::{ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX};
+use super::{Counters, Shard, Stats};
+use crate::model::limits::{COALESCE, ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX, UNWATCHED_MIN};
 use crate::model::probe::{ProbeCmd, ProbeEvent};
 use crate::model::time::{Mono, Now};
 use crate::ring::{RingError, Uring, UringOptions, Waker};
 
 /// How often a busy shard publishes its counters.
 const STATS_EVERY: Duration = Duration::from_secs(1);
+/// Missed time in a second that is worth a line in the log.
+const MISSED_TOLD: Duration = Duration::from_millis(100);
 /// When the receiver of events takes no more, it is asked again after this.
 const DELIVER_AGAIN: Duration = Duration::from_millis(1);
 
@@ -25,6 +27,14 @@ pub struct Engine {
     stop: Arc<AtomicBool>,
     stats: Arc<Mutex<Stats>>,
     thread: JoinHandle<Result<(), RingError>>,
+}
+
+/// How a shard reads the time (`sys::clock`).
+#[derive(Copy, Clone, Debug)]
+pub struct Clocks {
+    pub now: fn() -> Now,
+    /// CLOCK_BOOTTIME in nanoseconds.
+    pub boot_ns: fn() -> u64,
 }
 
 /// Where a shard gets its commands from. Clones feed the same shard.
@@ -48,9 +58,9 @@ pub enum EngineError {
 }
 
 /// What the loop of [`run`] works on besides the shard.
-struct Loop<C, D> {
+struct Loop<D> {
     commands: Receiver<ProbeCmd>,
-    clock: C,
+    clocks: Clocks,
     deliver: D,
     stop: Arc<AtomicBool>,
     stats: Arc<Mutex<Stats>>,
@@ -58,15 +68,15 @@ struct Loop<C, D> {
 
 impl Engine {
     /// Starts a thread `name` with a ring of its own. `deliver` takes events out of the vector it is given;
-    /// what it leaves is offered again, and while too much is left the shard does not turn. `clock` reads
-    /// the time (`sys::clock::now`).
+    /// what it leaves is offered again, and while too much is left the shard does not turn. `clocks`
+    /// read the time.
     ///
     /// # Errors
     /// The ring is refused, with the cure, or the thread.
     pub fn start(
         name: &str,
         options: UringOptions,
-        clock: impl Fn() -> Now + Send + 'static,
+        clocks: Clocks,
         deliver: impl FnMut(&mut Vec<ProbeEvent>) + Send + 'static,
     ) -> Result<Engine, EngineError> {
         let (sender, commands) = bounded(SHARD_QUEUE_MAX);
@@ -75,7 +85,7 @@ impl Engine {
         let loop_stop = stop.clone();
         // The kernel lets only the thread that made a ring use it.
         let body = move || {
-            let shard = match Uring::new(options) {
+            let shard = match Uring::new(options, clocks.now) {
                 Ok(ring) => Shard::new(ring),
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -84,7 +94,7 @@ impl Engine {
             };
             let stats = Arc::new(Mutex::new(shard.stats()));
             let _ = started.send(Ok((shard.ring().waker(), stats.clone())));
-            run(shard, Loop { commands, clock, deliver, stop: loop_stop, stats })
+            run(shard, Loop { commands, clocks, deliver, stop: loop_stop, stats })
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -138,17 +148,21 @@ impl Inbox {
 }
 
 /// Turns the shard until it is stopped and nothing is in flight.
-fn run<C, D>(mut shard: Shard<Uring>, mut work: Loop<C, D>) -> Result<(), RingError>
+fn run<D>(mut shard: Shard<Uring>, mut work: Loop<D>) -> Result<(), RingError>
 where
-    C: Fn() -> Now,
     D: FnMut(&mut Vec<ProbeEvent>),
 {
     let waker = shard.ring().waker();
     let (mut inputs, mut out) = (Vec::new(), Vec::new());
     let (mut published_at, mut published_runs) = (Mono::ZERO, 0);
+    let mut missed = Missed::default();
+    let mut suspension = Suspension::new((work.clocks.boot_ns)(), (work.clocks.now)().mono);
     let mut is_stopping = false;
     loop {
-        let now = (work.clock)();
+        let now = (work.clocks.now)();
+        if let Some(by) = suspension.look((work.clocks.boot_ns)(), now.mono) {
+            shard.was_suspended(by);
+        }
         let mut wake = Mono::MAX;
         if out.len() < SHARD_QUEUE_MAX {
             inputs.extend(work.commands.try_iter().take(ENGINE_INPUTS_PER_TURN_MAX));
@@ -172,15 +186,68 @@ where
             if now.mono.since(published_at) >= STATS_EVERY {
                 (published_at, published_runs) = (now.mono, shard.runs());
                 publish(&shard, &work.stats);
+                missed.tell(shard.counters());
             } else {
                 wake = wake.min(published_at.after(STATS_EVERY));
             }
         }
         waker.fall_asleep();
         let has_more = !work.commands.is_empty() || (!is_stopping && work.stop.load(Ordering::Acquire));
-        let sleep = if has_more { Duration::ZERO } else { wake.since((work.clock)().mono) };
-        shard.ring_mut().submit_and_wait(sleep)?;
+        let at = (work.clocks.now)().mono;
+        let (quiet, sleep) =
+            if has_more { (Duration::ZERO, Duration::ZERO) } else { naps(&shard, now.mono, wake, at) };
+        shard.ring_mut().submit_and_wait(quiet, sleep)?;
         waker.awake();
+    }
+}
+
+/// How long to sleep whatever completes, and how long at most. A shard turns once in [`COALESCE`]: what completes or
+/// falls due meanwhile shares the next turn. One that has slept longer than that anyway is not held back.
+fn naps(shard: &Shard<Uring>, turned: Mono, wake: Mono, at: Mono) -> (Duration, Duration) {
+    let next = turned.after(COALESCE);
+    let quiet = if shard.is_busy() { next.since(at) } else { Duration::ZERO };
+    (quiet, wake.max(next).since(at))
+}
+
+/// Says once a second at most that turns were missed: nobody else would notice a starved prober.
+#[derive(Default)]
+struct Missed {
+    us: u64,
+    inconclusive: u64,
+}
+
+impl Missed {
+    fn tell(&mut self, counters: &Counters) {
+        let (us, inconclusive) = (counters.missed_us - self.us, counters.inconclusive - self.inconclusive);
+        if us >= MISSED_TOLD.as_micros() as u64 || inconclusive > 0 {
+            tracing::warn!(
+                missed_ms = us / 1_000,
+                inconclusive,
+                "the engine did not run when it should have: give the agent more CPU"
+            );
+        }
+        (self.us, self.inconclusive) = (counters.missed_us, counters.inconclusive);
+    }
+}
+
+/// Sees a suspended machine: CLOCK_BOOTTIME goes on meanwhile, CLOCK_MONOTONIC does not.
+struct Suspension {
+    slept_ns: u64,
+}
+
+impl Suspension {
+    fn new(boot_ns: u64, mono: Mono) -> Suspension {
+        Suspension { slept_ns: boot_ns.saturating_sub(mono.as_ns()) }
+    }
+
+    fn look(&mut self, boot_ns: u64, mono: Mono) -> Option<Duration> {
+        let slept_ns = boot_ns.saturating_sub(mono.as_ns());
+        let more = Duration::from_nanos(slept_ns.saturating_sub(self.slept_ns));
+        if more < UNWATCHED_MIN {
+            return None;
+        }
+        self.slept_ns = slept_ns;
+        Some(more)
     }
 }
 

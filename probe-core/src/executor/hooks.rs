@@ -249,5 +249,6 @@ fn exec_hook_result(result: &ExecResult) -> HookResult {
 fn http_hook_result(run: &RunResult) -> HookResult {
     let detail = run.detail.as_deref().unwrap_or_default();
     let answered = run.verdict != Verdict::Failure || detail.starts_with("HTTP probe failed with statuscode");
-    if answered && run.verdict != Verdict::Errored { Ok(()) } else { Err(detail.into()) }
+    let judged = !matches!(run.verdict, Verdict::Errored | Verdict::Inconclusive);
+    if answered && judged { Ok(()) } else { Err(detail.into()) }
 }

@@ -13,6 +13,13 @@ use crate::model::pod::{ChildOomPolicy, RestartPolicy, Role};
 use crate::model::runtime::OomFacts;
 use crate::model::time::Now;
 
+/// The process whose loss is answered.
+struct Lost {
+    by: ContainerIx,
+    /// Of the event.
+    message: Box<str>,
+}
+
 impl Pod {
     /// False for an instance that is not the current one, one whose main process has ended, and a report that
     /// came before: nothing changes.
@@ -41,14 +48,19 @@ impl Pod {
         if spec.on_child_oom == ChildOomPolicy::Ignore {
             return true;
         }
-        let message = messages::child_oom_killed(&spec.name, facts);
-        context.event(&pod, ix, Reason::ChildOomKilled, message);
+        let message = messages::child_oom_killed(&spec.name, spec.memory_limit_bytes, facts);
+        context.event(&pod, ix, Reason::ChildOomKilled, message.clone());
+        // A probe that is killed has failed, and its thresholds say what follows.
+        if facts.victim.as_ref().is_some_and(|victim| victim.is_exec) {
+            return true;
+        }
+        let lost = Lost { by: ix, message: message.into() };
         match spec.on_child_oom {
             ChildOomPolicy::Ignore | ChildOomPolicy::Event => {}
-            ChildOomPolicy::RestartContainer => self.kill_for_oom(ix, ix, context),
+            ChildOomPolicy::RestartContainer => self.kill_for_oom(ix, &lost, context),
             ChildOomPolicy::RestartPod => {
                 for (other, _) in pod.indexed() {
-                    self.kill_for_oom(other, ix, context);
+                    self.kill_for_oom(other, &lost, context);
                 }
             }
         }
@@ -56,7 +68,7 @@ impl Pod {
     }
 
     /// Stops one container; whether it starts again is its restart policy's word, as after a failed probe.
-    fn kill_for_oom(&mut self, ix: ContainerIx, because_of: ContainerIx, context: &mut Context) {
+    fn kill_for_oom(&mut self, ix: ContainerIx, lost: &Lost, context: &mut Context) {
         // What is stopped already, with its pod or alone, needs nothing more.
         if !self.containers[ix.at()].can_be_killed() || self.deletion.is_some() || self.stop.is_some() {
             return;
@@ -68,12 +80,13 @@ impl Pod {
             return;
         }
         let restarts = spec.role == Role::Sidecar || self.spec.restart_policy != RestartPolicy::Never;
-        let message = if ix == because_of {
+        let message = if ix == lost.by {
             messages::killed_for_child_oom(&spec.name, restarts)
         } else {
-            messages::killed_with_pod(&spec.name, &self.spec.containers[because_of.at()].name, restarts)
+            messages::killed_with_pod(&spec.name, &self.spec.containers[lost.by.at()].name, restarts)
         };
         let container = &mut self.containers[ix.at()];
+        container.why_killed = Some(lost.message.clone());
         container.restart = restarts.then(|| Restart {
             prev_finished_at: container.previous.as_ref().and_then(|record| record.finished_at()),
         });

@@ -73,6 +73,9 @@ pub(super) struct Container {
     pub(super) restart: Option<Restart>,
     /// The newest report of a child of the newest instance that was killed for memory.
     pub(super) last_child_oom: Option<Mono>,
+    /// Why the newest instance is being killed, where its exit code would not tell: its termination message, if it
+    /// leaves none of its own.
+    pub(super) why_killed: Option<Box<str>>,
 }
 
 /// A start that was decided together with a kill (kubelet-semantics 14): it goes ahead whatever the exit
@@ -185,6 +188,7 @@ impl Container {
             not_before: None,
             restart: None,
             last_child_oom: None,
+            why_killed: None,
         }
     }
 

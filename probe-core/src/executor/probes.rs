@@ -11,6 +11,7 @@ use crate::decide::schedule::Schedule;
 use crate::decide::view::RecordState;
 use crate::decide::worker::{Gate, GateView, Seen, SeenState, Worker};
 use crate::decide::{expand, messages, ready, target};
+use crate::model::event::Reason;
 use crate::model::id::{ContainerIx, InstanceId, ProbeKey, Ticket};
 use crate::model::limits::PROBE_ATTEMPTS;
 use crate::model::pod::{ContainerSpec, PodSpec};
@@ -206,6 +207,11 @@ impl Pod {
         let event = messages::probe_event(kind, &armed.target, &outcome.result);
         let folded = slot.worker.on_folded(outcome.folded_successes);
         let update = slot.worker.on_verdict(outcome.result.verdict);
+        let event = event.or_else(|| {
+            let row = slot.worker.inconclusive_row()?;
+            let detail = outcome.result.detail.as_deref().unwrap_or_default();
+            Some((Reason::ProbeInconclusive, messages::inconclusive(kind, row, detail)))
+        });
         if let Some((reason, text)) = event {
             context.event(&spec, ix, reason, text);
         }

@@ -165,7 +165,8 @@ impl Pod {
         let Some(record) = container.newest.as_mut().filter(|record| record.instance == instance) else {
             return false;
         };
-        let terminated = status::terminated(exit, oom_killed, started_at, at.wall, record.container_id);
+        let mut terminated = status::terminated(exit, oom_killed, started_at, at.wall, record.container_id);
+        terminated.message = container.why_killed.take();
         record.state = RecordState::Exited { terminated, finished_at: at.mono };
         container.life = Life::Ended { instance };
         context.runtime(RuntimeCmd::Cleanup { instance });

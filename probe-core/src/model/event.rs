@@ -54,6 +54,8 @@ pub enum Reason {
     BackOff,
     Unhealthy,
     ProbeWarning,
+    /// Of defib's own: many runs of a probe in a row could not be judged.
+    ProbeInconclusive,
     Failed,
     FailedPostStartHook,
     FailedPreStopHook,
@@ -72,6 +74,7 @@ impl Reason {
             Reason::BackOff => "BackOff",
             Reason::Unhealthy => "Unhealthy",
             Reason::ProbeWarning => "ProbeWarning",
+            Reason::ProbeInconclusive => "ProbeInconclusive",
             Reason::Failed => "Failed",
             Reason::FailedPostStartHook => "FailedPostStartHook",
             Reason::FailedPreStopHook => "FailedPreStopHook",
@@ -87,6 +90,7 @@ impl Reason {
             Reason::BackOff
             | Reason::Unhealthy
             | Reason::ProbeWarning
+            | Reason::ProbeInconclusive
             | Reason::Failed
             | Reason::FailedPostStartHook
             | Reason::FailedPreStopHook

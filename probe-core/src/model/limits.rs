@@ -32,6 +32,21 @@ pub const ENGINE_INPUTS_PER_TURN_MAX: usize = 4_096;
 pub const ENGINE_ONCES_MAX: usize = 1_024;
 /// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.
 pub const RING_PASSES_MAX: u32 = 4_096;
+/// How long a busy shard lets completions and due probes gather: at most this is a probe late by design, and one
+/// wake-up serves all of them.
+pub const COALESCE: Duration = Duration::from_millis(1);
+/// Runs that are handed to the kernel at once inside a turn, so that the first does not wait for the last.
+pub const SUBMIT_EVERY: u32 = 4;
+/// While runs are in flight a shard looks at its clock at least so often, so that it knows when it was not there.
+pub const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// A turn that comes later than asked for by this much was missed.
+pub const UNWATCHED_MIN: Duration = Duration::from_millis(5);
+/// A run of which more than this part of its timeout was missed is not judged by silence.
+pub const UNWATCHED_PARTS: u32 = 10;
+/// Runs in a row that could not be judged before an event says so.
+pub const INCONCLUSIVE_ROW: u32 = 10;
+/// Completions that would end a quiet time early: more than a turn can have in flight, so that time ends it.
+pub const COMPLETIONS_WANTED: usize = 1 << 20;
 /// Receive buffer of a slot: the largest response head, and the window the body is drained through.
 pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.
@@ -51,6 +66,9 @@ pub const FALLBACK_LOG_MAX_LINES: usize = 80;
 pub const LOG_FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 /// Files that one instance's log is kept in at most (design 9.6).
 pub const LOG_FILES_MAX: u32 = 5;
+/// Open files that an agent wants. With fewer an engine shard makes fewer slots than its default; half of them are left
+/// to containers.
+pub const DESCRIPTORS_WANTED: u64 = 8_192;
 /// Smallest grace period that a stop uses (kubelet-semantics 13).
 pub const GRACE_MIN_S: u32 = 2;
 
@@ -87,8 +105,12 @@ pub const RESYNC_EVERY: Duration = Duration::from_millis(100);
 pub const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// Tries to end what is left of an instance before it is given up and said so.
 pub const KILL_ATTEMPTS: u32 = 100;
-/// So long after the count of kills rose a main process that is not ending counts as no victim.
+/// So long after the count of kills rose a main process that is not ending counts as no victim, where the kernel goes on
+/// to kill others of its container, and where a mark may still come.
 pub const OOM_SETTLE: Duration = Duration::from_millis(10);
+/// The same where there is one victim and no mark: between the count and SIGKILL the kernel does nothing else, so only
+/// one that is preempted just there is late. Two looks at least lie in this time.
+pub const OOM_SPARED: Duration = Duration::from_millis(2);
 /// Waits between looks at the OOM counter of a v1 cgroup that ran out of memory: it is told of before a process
 /// is chosen. When all have passed nothing was killed, the memory was found.
 pub const OOM_LOOKS: [Duration; 9] = [

@@ -9,5 +9,6 @@ pub mod pod;
 pub mod probe;
 pub mod runtime;
 pub mod status;
+pub mod text;
 pub mod time;
 pub mod tls;

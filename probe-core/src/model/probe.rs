@@ -321,6 +321,9 @@ pub enum Verdict {
     Failure,
     /// The run could not be judged, in all of its three attempts: no counter moves.
     Errored,
+    /// Nobody can know: the engine did not run during a good part of it, and no answer proves the target
+    /// alive or ill. No counter moves.
+    Inconclusive,
 }
 
 /// When each phase of a run ended. Exact for [`ProbeCmd::Once`]; for scheduled runs, phases inside one

@@ -106,10 +106,12 @@ pub struct OomFacts {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OomVictim {
     pub pid: u32,
-    /// `comm`: at most 15 bytes.
+    /// `comm`: at most 15 bytes of the workload's choice, control characters too.
     pub command: Box<str>,
     /// Anonymous, file and shared memory that it held; None where the kernel does not tell (before 6.9).
     pub rss_bytes: Option<u64>,
+    /// It was in the cgroup of a probe or hook that defib ran in the container. False where nobody can tell any more.
+    pub is_exec: bool,
 }
 
 /// Whose memory limit was hit, as far as counters prove it.

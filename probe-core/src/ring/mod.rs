@@ -20,6 +20,7 @@
 
 mod arena;
 mod error;
+mod messages;
 mod peer;
 mod setup;
 mod slots;
@@ -33,12 +34,12 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 pub use rustix::io::Errno;
 
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Wall};
 
 pub use error::RingError;
 pub use peer::Peer;
 pub use slots::{InFlight, Slot};
-pub use uring::{TaskRun, Uring, UringOptions};
+pub use uring::{TaskRun, Uring, UringOptions, Waiting};
 pub use wake::Waker;
 
 /// What a probe needs of the kernel.
@@ -67,6 +68,11 @@ pub trait Ring {
     /// # Panics
     /// The rules of the module are broken.
     fn push(&mut self, slot: Slot, op: Op) -> Result<(), Refused>;
+
+    /// Hands what was pushed to the kernel now, without waiting for anything, so that a long turn does not hold
+    /// its first operations back. Returns the time afterwards; `now` is the time of the turn, which the twin
+    /// gives back.
+    fn submit(&mut self, now: Mono) -> Mono;
 
     /// The next completion that is there. `now` is the time of the turn; only the twin looks at it.
     fn next_completion(&mut self, now: Mono) -> Option<Completion>;
@@ -127,6 +133,9 @@ pub enum Op {
     },
     /// Receives what is there, behind the answer so far. A result of 0 is the end of the stream.
     Recv,
+    /// Receives once more, into the empty buffer, and whatever comes of it (the server's FIN, more bytes, an
+    /// error, a cancel) ends the connection: two completions, receive and disconnect, in this order.
+    Finish,
     /// Ends the connection, whatever its state; a peer that has not closed sees a reset.
     Disconnect,
     /// Cancels what is in flight on the slot's socket. Cancelled operations complete with ECANCELED, or with
@@ -162,6 +171,9 @@ pub struct Completion {
     pub kind: OpKind,
     /// Bytes for send and receive, else without meaning.
     pub result: Result<u32, Errno>,
+    /// When the kernel received the last segment of these bytes. Only receives have it, and not that of
+    /// [`Op::Finish`]; the end of a stream has none. CLOCK_REALTIME, so a clock step shows.
+    pub received_at: Option<Wall>,
 }
 
 /// Why an operation was not queued.

@@ -132,6 +132,7 @@ impl SlotTable {
         let entry = self.live_mut(slot, "an operation on");
         for kind in kinds {
             assert!(!entry.in_flight.has(*kind), "second {kind:?} on {slot:?} while one is in flight");
+            // What one push links may be in flight together; so a disconnect may stand behind its receive.
             let must_be_alone = matches!(kind, OpKind::Disconnect | OpKind::Connect);
             assert!(
                 !must_be_alone || entry.in_flight.is_empty(),

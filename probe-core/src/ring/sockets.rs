@@ -1,6 +1,6 @@
 //! The kept sockets of one slot: made on first use, reused for every later connection.
 
-#![expect(unsafe_code, reason = "TCP_DEFER_ACCEPT has no safe wrapper")]
+#![expect(unsafe_code, reason = "TCP_DEFER_ACCEPT and SO_TIMESTAMPNS have no safe wrapper")]
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -57,6 +57,7 @@ pub fn make(kind: SocketKind) -> Result<OwnedFd, (&'static str, Errno)> {
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(|errno| ("setsockopt", errno))?;
     if opening == Opening::ClientSpeaks {
         set_defer_accept(&socket).map_err(|errno| ("setsockopt", errno))?;
+        set_flag(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS).map_err(|errno| ("setsockopt", errno))?;
     }
     Ok(socket)
 }
@@ -68,15 +69,20 @@ fn socket(family: AddressFamily) -> Result<OwnedFd, (&'static str, Errno)> {
 /// On a client socket TCP_DEFER_ACCEPT holds the last packet of the handshake back until the first data goes
 /// out with it (net/ipv4/tcp_input.c, tcp_rcv_synsent_state_process).
 fn set_defer_accept(socket: &OwnedFd) -> Result<(), Errno> {
-    let seconds: libc::c_int = 1;
-    // SAFETY: needed because rustix has no wrapper for this option; the descriptor is open, and the pointer
+    set_flag(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT)
+}
+
+/// Sets an integer option to 1.
+pub fn set_flag(socket: &OwnedFd, level: libc::c_int, option: libc::c_int) -> Result<(), Errno> {
+    let one: libc::c_int = 1;
+    // SAFETY: needed because rustix has no wrapper for these options; the descriptor is open, and the pointer
     // and length describe a local integer that outlives the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
+            level,
+            option,
+            (&raw const one).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };

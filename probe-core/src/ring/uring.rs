@@ -13,13 +13,14 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::net::{Shutdown, SocketAddrAny, SocketAddrUnix};
 
 use super::arena::Arena;
+use super::messages::{self, Messages};
 use super::slots::{self, SlotTable};
 use super::sockets::{self, SOCKETS_PER_SLOT, SocketKind};
 use super::{
     Completion, Errno, InFlight, Op, OpKind, Opening, Peer, Refused, Ring, RingError, Slot, Waker, setup,
 };
-use crate::model::limits::RING_PASSES_MAX;
-use crate::model::time::Mono;
+use crate::model::limits::{COMPLETIONS_WANTED, RING_PASSES_MAX};
+use crate::model::time::{Mono, Now};
 
 /// `user_data` of the wake-up read: no operation has this number.
 const WAKE: u64 = u64::MAX;
@@ -36,6 +37,23 @@ pub struct UringOptions {
     /// Runs in flight. Where RLIMIT_NOFILE allows fewer, fewer are made.
     pub slots: u32,
     pub task_run: TaskRun,
+    pub waiting: Waiting,
+}
+
+impl UringOptions {
+    /// With everything that the kernel can do.
+    pub fn best(slots: u32) -> UringOptions {
+        UringOptions { slots, task_run: TaskRun::Best, waiting: Waiting::Best }
+    }
+}
+
+/// How a shard sleeps over a quiet time in which completions shall gather.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Waiting {
+    /// In one call where the kernel can (6.12), else in two.
+    Best,
+    /// In two calls, though the kernel could do better: forces the fallback in tests.
+    InTwoCalls,
 }
 
 /// When the kernel runs the end of an operation.
@@ -56,11 +74,17 @@ pub struct Uring {
     memory: ManuallyDrop<Memory>,
     waker: Waker,
     wake_read: WakeRead,
+    clock: fn() -> Now,
+    /// Whether the kernel itself can wait for a quiet time first (IORING_FEAT_MIN_TIMEOUT, 6.12).
+    has_min_wait: bool,
+    /// Keeps time stamping on for the life of the ring.
+    _stamping: OwnedFd,
 }
 
 /// What entries in flight point to. Nothing in here moves while the ring lives.
 struct Memory {
     arena: Arena,
+    messages: Messages,
     held: Box<[Held]>,
 }
 
@@ -70,11 +94,21 @@ struct Held {
     request: Bytes,
     /// Bytes of the answer that are in the slot's buffer.
     filled: usize,
+    /// What the receive in flight is for.
+    receive: Receive,
     sockets: [Option<OwnedFd>; SOCKETS_PER_SLOT as usize],
     /// The socket of the latest connection.
     current: Option<SocketKind>,
     /// From the push of a connect to the end of a disconnect.
     is_connected: bool,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Receive {
+    /// Its bytes are a part of the answer, and the kernel says when they came.
+    Stamped,
+    /// It only waits for the end of the connection.
+    Unwanted,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -86,25 +120,32 @@ enum WakeRead {
 impl Uring {
     /// # Errors
     /// The kernel, a sysctl, seccomp or a limit refuses the ring; the text says which, and the cure.
-    pub fn new(options: UringOptions) -> Result<Uring, RingError> {
+    pub fn new(options: UringOptions, clock: fn() -> Now) -> Result<Uring, RingError> {
         let (ring, slots) = setup::make(options)?;
+        let stamping = messages::keep_stamping().map_err(|errno| RingError::refused("setsockopt", errno))?;
         let held = || Held {
             address: None,
             request: Bytes::new(),
             filled: 0,
+            receive: Receive::Stamped,
             sockets: [const { None }; SOCKETS_PER_SLOT as usize],
             current: None,
             is_connected: false,
         };
+        let has_min_wait = options.waiting == Waiting::Best && ring.params().is_feature_min_timeout();
         Ok(Uring {
             ring,
             slots: SlotTable::new(slots),
             memory: ManuallyDrop::new(Memory {
                 arena: Arena::new(slots),
+                messages: Messages::new(slots),
                 held: std::iter::repeat_with(held).take(slots as usize).collect(),
             }),
             waker: Waker::new()?,
             wake_read: WakeRead::Idle,
+            clock,
+            has_min_wait,
+            _stamping: stamping,
         })
     }
 
@@ -118,16 +159,25 @@ impl Uring {
         self.ring.params().is_setup_single_issuer()
     }
 
-    /// Hands everything that was pushed to the kernel and sleeps until a completion, a wake-up or the end of
-    /// `timeout`. Zero looks without sleeping.
+    /// Hands everything that was pushed to the kernel and sleeps: over `quiet` in any case, so that completions
+    /// gather and share one wake-up, then until there is a completion, a wake-up or the end of `timeout` (counted
+    /// from the call). Zero looks without sleeping.
     ///
     /// # Errors
     /// The kernel refuses the ring for good.
-    pub fn submit_and_wait(&mut self, timeout: Duration) -> Result<(), RingError> {
+    pub fn submit_and_wait(&mut self, quiet: Duration, timeout: Duration) -> Result<(), RingError> {
         self.arm_wake_read();
-        let timespec = Timespec::from(timeout);
-        let args = SubmitArgs::new().timespec(&timespec);
-        check_entered(self.ring.submitter().submit_with_args(1, &args))?;
+        let quiet = quiet.min(timeout);
+        if quiet.is_zero() {
+            self.enter(1, Duration::ZERO, timeout)?;
+        } else if self.has_min_wait {
+            self.enter(COMPLETIONS_WANTED, quiet, timeout)?;
+        } else {
+            self.enter(COMPLETIONS_WANTED, Duration::ZERO, quiet)?;
+            if self.ring.completion().is_empty() && quiet < timeout {
+                self.enter(1, Duration::ZERO, timeout.saturating_sub(quiet))?;
+            }
+        }
         // One entry runs a bounded number of ended operations (20 from 6.13). What has ended by now must be
         // seen before any deadline is judged.
         for _ in 0..RING_PASSES_MAX {
@@ -137,6 +187,15 @@ impl Uring {
             check_entered(self.ring.submitter().submit())?;
         }
         Ok(())
+    }
+
+    fn enter(&mut self, wanted: usize, quiet: Duration, timeout: Duration) -> Result<(), RingError> {
+        let timespec = Timespec::from(timeout);
+        let mut args = SubmitArgs::new().timespec(&timespec);
+        if !quiet.is_zero() {
+            args = args.min_wait_usec(quiet.as_micros().max(1) as u32);
+        }
+        check_entered(self.ring.submitter().submit_with_args(wanted, &args))
     }
 
     fn arm_wake_read(&mut self) {
@@ -194,10 +253,28 @@ impl Uring {
             .user_data(slots::user_data(slot, OpKind::Send))
     }
 
-    fn recv_entry(&self, slot: Slot, socket: Fixed) -> squeue::Entry {
-        let filled = self.memory.held[slot.at()].filled;
-        let (start, len) = self.memory.arena.free_part(slot.at(), filled);
+    fn recv_entry(&mut self, slot: Slot, socket: Fixed) -> squeue::Entry {
+        let memory = &mut *self.memory;
+        let held = &mut memory.held[slot.at()];
+        held.receive = Receive::Stamped;
+        let (start, len) = memory.arena.free_part(slot.at(), held.filled);
+        let header = memory.messages.prepare(slot.at(), start, len);
+        opcode::RecvMsg::new(socket, header).build().user_data(slots::user_data(slot, OpKind::Recv))
+    }
+
+    /// A receive of what nobody wants, into the slot's empty buffer.
+    fn last_recv_entry(&mut self, slot: Slot, socket: Fixed) -> squeue::Entry {
+        let held = &mut self.memory.held[slot.at()];
+        held.receive = Receive::Unwanted;
+        held.filled = 0;
+        let (start, len) = self.memory.arena.free_part(slot.at(), 0);
         opcode::Recv::new(socket, start, len).build().user_data(slots::user_data(slot, OpKind::Recv))
+    }
+
+    fn disconnect_entry(slot: Slot, socket: Fixed) -> squeue::Entry {
+        let len = size_of::<libc::sockaddr>() as libc::socklen_t;
+        let entry = opcode::Connect::new(socket, &raw const UNSPEC_ADDRESS, len).build();
+        entry.user_data(slots::user_data(slot, OpKind::Disconnect))
     }
 
     /// Pushes entries for which `has_room` was true.
@@ -285,9 +362,13 @@ impl Ring for Uring {
             Op::Disconnect => {
                 let socket = self.current_socket(slot, "disconnect");
                 self.slots.begin(slot, &[OpKind::Disconnect]);
-                let len = size_of::<libc::sockaddr>() as libc::socklen_t;
-                let entry = opcode::Connect::new(socket, &raw const UNSPEC_ADDRESS, len).build();
-                self.push_entries(&[entry.user_data(slots::user_data(slot, OpKind::Disconnect))]);
+                self.push_entries(&[Self::disconnect_entry(slot, socket)]);
+            }
+            Op::Finish => {
+                let socket = self.current_socket(slot, "finish");
+                self.slots.begin(slot, &[OpKind::Recv, OpKind::Disconnect]);
+                let recv = self.last_recv_entry(slot, socket).flags(squeue::Flags::IO_HARDLINK);
+                self.push_entries(&[recv, Self::disconnect_entry(slot, socket)]);
             }
             Op::Cancel => {
                 let socket = self.current_socket(slot, "cancel");
@@ -297,6 +378,13 @@ impl Ring for Uring {
             }
         }
         Ok(())
+    }
+
+    fn submit(&mut self, _now: Mono) -> Mono {
+        // What the kernel does not take now (a full completion queue, a signal) goes with the next wait, which also
+        // tells of a broken ring.
+        let _ = self.ring.submitter().submit();
+        (self.clock)().mono
     }
 
     fn next_completion(&mut self, _now: Mono) -> Option<Completion> {
@@ -310,13 +398,18 @@ impl Ring for Uring {
                 Ok(count) => Ok(count),
                 Err(_) => Err(Errno::from_raw_os_error(-entry.result())),
             };
-            let held = &mut self.memory.held[slot.at()];
+            let memory = &mut *self.memory;
+            let held = &mut memory.held[slot.at()];
+            let mut received_at = None;
             match (kind, result) {
-                (OpKind::Recv, Ok(count)) => held.filled += count as usize,
+                (OpKind::Recv, Ok(count)) if held.receive == Receive::Stamped => {
+                    held.filled += count as usize;
+                    received_at = memory.messages.received_at(slot.at());
+                }
                 (OpKind::Disconnect, Ok(_)) => held.is_connected = false,
                 _ => {}
             }
-            return Some(Completion { slot, kind, result });
+            return Some(Completion { slot, kind, result, received_at });
         }
     }
 

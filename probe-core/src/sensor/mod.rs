@@ -78,6 +78,8 @@ struct Shared {
     is_ending: AtomicBool,
     table: Mutex<Table>,
     registry: Option<Box<dyn Registry>>,
+    /// Whether victims are marked.
+    has_marks: bool,
 }
 
 impl fmt::Debug for Shared {
@@ -130,6 +132,7 @@ impl Sensor {
         let wake = Waker::new().map_err(failed("eventfd"))?;
         epoll::add(&epoll, &wake, Ready::Wake.data(), EventFlags::IN)
             .map_err(|error| failed("epoll_ctl")(error.into()))?;
+        let has_marks = kernel.as_ref().is_some_and(|kernel| kernel.deaths.has_marks());
         let (deaths, registry) = kernel.map(|kernel| (kernel.deaths, kernel.registry)).unzip();
         if let Some(deaths) = &deaths {
             epoll::add(&epoll, deaths.as_fd(), Ready::Deaths.data(), EventFlags::IN)
@@ -141,6 +144,7 @@ impl Sensor {
             is_ending: AtomicBool::new(false),
             table: Mutex::default(),
             registry,
+            has_marks,
         });
         let inside = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -185,6 +189,11 @@ impl Sensor {
     pub fn forget(&self, key: Key) {
         let member = self.shared.lock().remove(key);
         self.shared.unregister(key, member);
+    }
+
+    /// Whether victims of the OOM killer are seen in containers that have no counter of their own.
+    pub fn names_victims(&self) -> bool {
+        self.shared.has_marks
     }
 
     /// Containers that are watched now.

@@ -12,10 +12,13 @@ use std::time::Duration;
 use super::ExitCell;
 use super::source::{Death, Deaths, Mark, Member};
 use crate::model::id::InstanceId;
-use crate::model::limits::{EARLY_DEATHS_MAX, OOM_MARK_AGE, OOM_NAMING, OOM_SETTLE, OOM_SUSPECTS_MAX};
+use crate::model::limits::{
+    EARLY_DEATHS_MAX, OOM_MARK_AGE, OOM_NAMING, OOM_SETTLE, OOM_SPARED, OOM_SUSPECTS_MAX,
+};
 use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, OomVictim, RuntimeEvent};
 use crate::model::time::{Mono, Now};
-use crate::sys::cgroup::{OomKills, OomWatch, Uncounted, is_member};
+use crate::sys::cgroup::{Leaf, OomKills, OomWatch, Uncounted, leaf_of};
+use crate::sys::procfs::Stat;
 use crate::sys::{clock, procfs};
 
 const SIGKILL: u8 = 9;
@@ -47,9 +50,24 @@ pub(super) struct Watched {
     /// Kills that nobody was told of.
     untold: Untold,
     /// Killed by SIGKILL and not marked yet: the mark may come a moment later.
-    suspects: Vec<Death>,
+    suspects: Vec<Suspect>,
     /// When the last victim was told: the executor takes two reports of the same moment for one that came twice.
     last_told: Mono,
+}
+
+/// A process that may yet turn out to be a victim, with what can be seen of it only while it is there.
+#[derive(Copy, Clone, Debug)]
+struct Suspect {
+    death: Death,
+    is_exec: bool,
+}
+
+/// A marked process, by what the event says of it.
+struct Marked {
+    pid: u32,
+    command: Box<str>,
+    is_exec: bool,
+    mark: Mark,
 }
 
 #[derive(Debug)]
@@ -231,8 +249,14 @@ impl Watched {
         if self.untold.kills == 0 {
             return Next::Settled;
         }
-        // Where victims are marked their ends come with a name, so the bare count waits longer.
-        if waited < if marks.exist() { OOM_NAMING } else { OOM_SETTLE } {
+        // Where victims are marked their ends come with a name, so the bare count waits longer. Where not, it is told
+        // as soon as the main process is known to be spared: if that is killed from outside now, the kill is not its.
+        let certain = match (marks.exist(), self.container.kills_together) {
+            (true, _) => OOM_NAMING,
+            (false, true) => OOM_SETTLE,
+            (false, false) => OOM_SPARED,
+        };
+        if waited < certain {
             return Next::LookAgain;
         }
         self.tell_count(now, out);
@@ -291,7 +315,7 @@ impl Watched {
         let mark =
             if self.container.kills_together { None } else { marks.take(death.pid, death.start_boot_ns) };
         if let Some(mark) = mark {
-            self.name(death.pid, command(&death.command), mark, now, out);
+            self.name(Suspect { death, is_exec: self.is_exec(&death) }.marked(mark), now, out);
             return Next::Nothing;
         }
         if self.container.oom.is_none() || !marks.exist() {
@@ -300,13 +324,22 @@ impl Watched {
         if self.suspects.len() == OOM_SUSPECTS_MAX {
             self.suspects.remove(0);
         }
-        self.suspects.push(death);
+        self.suspects.push(Suspect { death, is_exec: self.is_exec(&death) });
         // The counter tells when it is worth a look.
         Next::Nothing
     }
 
+    /// Whether a process that has just ended belonged to a probe or hook. Nobody can tell once it was reaped.
+    fn is_exec(&self, death: &Death) -> bool {
+        let Some(cgroup_id) = self.container.member.cgroup_id else { return false };
+        let is_same = |stat: &Stat| stat.start_ticks == death.start_boot_ns / TICK_NS;
+        // Looked at in this order, what is known of the pid is known of this process.
+        let leaf = leaf_of(death.pid, cgroup_id);
+        leaf == Some(Leaf::Exec) && procfs::stat(death.pid).ok().flatten().is_some_and(|stat| is_same(&stat))
+    }
+
     /// A marked process of the container was sent SIGKILL.
-    fn name(&mut self, pid: u32, command: Box<str>, mark: Mark, now: Now, out: &mut Vec<RuntimeEvent>) {
+    fn name(&mut self, marked: Marked, now: Now, out: &mut Vec<RuntimeEvent>) {
         self.look_for_kills(now.mono);
         let limit = match (&self.container.oom, self.untold.kills) {
             (None, _) => self.container.uncounted.limit(),
@@ -314,7 +347,8 @@ impl Watched {
             (Some(_), 0) => return,
             (Some(_), _) => self.untold.take(1),
         };
-        let victim = OomVictim { pid, command, rss_bytes: mark.rss_bytes };
+        let Marked { pid, command, is_exec, mark } = marked;
+        let victim = OomVictim { pid, command, rss_bytes: mark.rss_bytes, is_exec };
         self.tell_child(OomFacts { kills: 1, victim: Some(victim), limit }, now, out);
     }
 
@@ -325,28 +359,31 @@ impl Watched {
             if self.untold.kills == 0 {
                 return;
             }
-            let stat = procfs::stat(thread).ok().flatten().filter(|_| is_member(thread, cgroup_id));
+            let leaf = leaf_of(thread, cgroup_id);
+            let stat = procfs::stat(thread).ok().flatten();
             let names = procfs::process_of(thread).zip(procfs::name(thread));
-            let (Some(stat), Some((pid, name))) = (stat, names) else { continue };
+            let (Some(leaf), Some(stat), Some((pid, name))) = (leaf, stat, names) else { continue };
             // The end of the main process says it by itself.
             if pid == self.container.member.pid {
                 continue;
             }
             if let Some(mark) = marks.take(thread, stat.start_ticks.saturating_mul(TICK_NS)) {
-                self.name(pid, name.into(), mark, now, out);
+                let is_exec = leaf == Leaf::Exec;
+                self.name(Marked { pid, command: name.into(), is_exec, mark }, now, out);
             }
         }
     }
 
     fn name_suspects(&mut self, marks: &mut Marks<'_>, now: Now, out: &mut Vec<RuntimeEvent>) {
-        for death in std::mem::take(&mut self.suspects) {
+        for suspect in std::mem::take(&mut self.suspects) {
+            let death = suspect.death;
             if now.mono.since(death.at) > OOM_NAMING {
                 // A mark that is made now is of a later process with this pid.
                 continue;
             }
             match marks.take(death.pid, death.start_boot_ns) {
-                Some(mark) => self.name(death.pid, command(&death.command), mark, now, out),
-                None => self.suspects.push(death),
+                Some(mark) => self.name(suspect.marked(mark), now, out),
+                None => self.suspects.push(suspect),
             }
         }
     }
@@ -425,6 +462,13 @@ impl Watched {
                 self.container.oom = None;
             }
         }
+    }
+}
+
+impl Suspect {
+    fn marked(self, mark: Mark) -> Marked {
+        let Suspect { death, is_exec } = self;
+        Marked { pid: death.pid, command: command(&death.command), is_exec, mark }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Decoded {
     pub pod: Pod,
     /// Field paths that Kubernetes does not know.
     pub unknown: Vec<String>,
+    /// Errors of values that were left out, so that all others are found as well.
+    pub left_out: Vec<String>,
 }
 
 /// All pods of one source.
@@ -197,7 +199,7 @@ fn expand_lists(
     match (version.as_str(), kind.as_str()) {
         ("v1", "Pod") => match pod(place, value) {
             Ok(decoded) => pods.push(decoded),
-            Err(text) => problem(text),
+            Err(texts) => texts.into_iter().for_each(problem),
         },
         ("v1", "List" | "PodList") if depth == 0 => {
             let Some(Value::Array(items)) = value.get("items").cloned() else {
@@ -225,18 +227,37 @@ fn expand_lists(
     }
 }
 
-/// A typed pod.
-pub fn pod(place: &Place, value: Value) -> Result<Decoded, String> {
+/// A typed pod, or everything that keeps it from being one.
+pub fn pod(place: &Place, mut value: Value) -> Result<Decoded, Vec<String>> {
+    let mut left_out = Vec::new();
+    for field in ["labels", "annotations"] {
+        if let Some(map) = value.pointer_mut(&format!("/metadata/{field}")).and_then(Value::as_object_mut) {
+            keep_texts(&format!("metadata.{field}"), map, &mut left_out);
+        }
+    }
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let parsed: Result<Pod, serde_json::Error> =
         serde_ignored::deserialize(tracked, |path| unknown.push(ignored_path(&path)));
-    let pod = parsed.map_err(|error| {
-        let path = track.path().to_string();
-        format!("{path}: Invalid value: {error}")
-    })?;
-    Ok(Decoded { place: place.clone(), pod, unknown })
+    match parsed {
+        Ok(pod) => Ok(Decoded { place: place.clone(), pod, unknown, left_out }),
+        Err(error) => {
+            left_out.push(format!("{}: Invalid value: {error}", track.path()));
+            Err(left_out)
+        }
+    }
+}
+
+/// Takes what is no text out of a map of texts: the likeliest slip in a manifest, `key: 3` for `key: "3"`.
+fn keep_texts(path: &str, map: &mut serde_json::Map<String, Value>, errors: &mut Vec<String>) {
+    map.retain(|key, value| match String::deserialize(&*value) {
+        Ok(_) => true,
+        Err(error) => {
+            errors.push(format!("{path}[{key}]: Invalid value: {error}"));
+            false
+        }
+    });
 }
 
 /// `spec.containers[0].foo`

@@ -96,7 +96,7 @@ pub fn pod_from_json(
     let mut not_honoured = Vec::new();
     let folder = context.base_dir.unwrap_or(Path::new("/")).to_owned();
     let decoded = serde_json::from_slice::<Value>(bytes)
-        .map_err(|error| format!("not valid JSON: {error}"))
+        .map_err(|error| vec![format!("not valid JSON: {error}")])
         .and_then(|value| decode::pod(&place, value));
     let spec = match decoded {
         Ok(mut decoded) => {
@@ -110,8 +110,8 @@ pub fn pod_from_json(
             }
             take(decoded, folder, options, &mut Authorities::default(), &mut problems, &mut not_honoured)
         }
-        Err(text) => {
-            problems.push(Problem { place, text });
+        Err(texts) => {
+            problems.extend(texts.into_iter().map(|text| Problem { place: place.clone(), text }));
             None
         }
     };
@@ -130,9 +130,10 @@ fn take(
     problems: &mut Vec<Problem>,
     not_honoured: &mut Vec<NotHonoured>,
 ) -> Option<PodSpec> {
-    let Decoded { place, mut pod, unknown } = decoded;
+    let Decoded { place, mut pod, unknown, left_out } = decoded;
     let before = problems.len();
     let mut problem = |text: String| problems.push(Problem { place: place.clone(), text });
+    left_out.into_iter().for_each(&mut problem);
     for path in unknown {
         problem(format!("strict decoding error: unknown field \"{path}\""));
     }

@@ -7,14 +7,16 @@ use std::fs;
 /// Bit of the right to mount (capabilities(7)).
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// What defib can use: bit, name, what for.
-const CAPABILITIES: [(u32, &str, &str); 6] = [
-    (5, "CAP_KILL", "stopping containers of other users"),
-    (6, "CAP_SETGID", "runAsGroup"),
-    (7, "CAP_SETUID", "runAsUser"),
-    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN", "mount namespaces"),
-    (38, "CAP_PERFMON", "the eBPF sensor"),
-    (39, "CAP_BPF", "the eBPF sensor"),
+/// What defib can use: to read tracefs, for names of victims of the OOM killer; to stop containers of other users; for
+/// runAsGroup and runAsUser; for mount namespaces; for the eBPF sensor.
+const CAPABILITIES: [(u32, &str); 7] = [
+    (2, "CAP_DAC_READ_SEARCH"),
+    (5, "CAP_KILL"),
+    (6, "CAP_SETGID"),
+    (7, "CAP_SETUID"),
+    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
+    (38, "CAP_PERFMON"),
+    (39, "CAP_BPF"),
 ];
 
 /// The node name of uname(2): the host name without DNS.
@@ -74,12 +76,12 @@ fn group_in(passwd: &str, user: u32) -> Option<u32> {
     })
 }
 
-/// Capabilities that defib can use and does not have, and what for.
-pub fn missing_capabilities() -> Vec<(&'static str, &'static str)> {
+/// Capabilities that defib can use and does not have.
+pub fn missing_capabilities() -> Vec<&'static str> {
     let set = effective_capabilities().unwrap_or_default();
     // Before kernel 5.8 CAP_SYS_ADMIN held what CAP_PERFMON and CAP_BPF hold.
     let has = |bit: u32| set & (1 << bit) != 0 || (bit > CAP_SYS_ADMIN && set & (1 << CAP_SYS_ADMIN) != 0);
-    CAPABILITIES.iter().filter(|(bit, ..)| !has(*bit)).map(|(_, name, what)| (*name, *what)).collect()
+    CAPABILITIES.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect()
 }
 
 fn effective_capabilities() -> Option<u64> {

@@ -28,6 +28,8 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct StateLock {
     file: File,
+    /// The directory and its lock file, if the directory is new.
+    made: Option<(PathBuf, PathBuf)>,
 }
 
 impl StateLock {
@@ -35,7 +37,8 @@ impl StateLock {
     pub fn take(dir: &Path) -> Result<StateLock, LockError> {
         let path = dir.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
-        make_private_dir(dir).map_err(|source| LockError::Io { path: dir.to_owned(), source })?;
+        let is_new =
+            make_private_dir(dir).map_err(|source| LockError::Io { path: dir.to_owned(), source })?;
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
@@ -49,7 +52,17 @@ impl StateLock {
         file.set_len(0).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(StateLock { file })
+        let made = is_new.then(|| (dir.to_owned(), path));
+        Ok(StateLock { file, made })
+    }
+
+    /// Ends the hold, and removes the directory if this hold made it and nothing else is in it.
+    pub fn give_back(mut self) {
+        let Some((dir, path)) = self.made.take() else { return };
+        let is_alone = fs::read_dir(&dir).is_ok_and(|entries| entries.count() == 1);
+        if is_alone && fs::remove_file(path).is_ok() {
+            let _used_meanwhile = fs::remove_dir(dir);
+        }
     }
 }
 
@@ -60,14 +73,16 @@ impl Drop for StateLock {
     }
 }
 
-fn make_private_dir(dir: &Path) -> io::Result<()> {
+/// Whether it is new.
+fn make_private_dir(dir: &Path) -> io::Result<bool> {
     use std::os::unix::fs::DirBuilderExt;
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent)?;
     }
     match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -96,6 +111,20 @@ mod tests {
         assert!(refused.to_string().contains("in use by the defib agent with pid"), "{refused}");
         drop(first);
         StateLock::take(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_served_nothing_goes_again() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("new");
+        StateLock::take(&dir).unwrap().give_back();
+        assert!(!dir.exists());
+        let lock = StateLock::take(&dir).unwrap();
+        fs::write(dir.join("resource-version"), "1").unwrap();
+        lock.give_back();
+        assert!(dir.join("lock").exists(), "something is in it");
+        StateLock::take(&dir).unwrap().give_back();
+        assert!(dir.exists(), "it was there before");
     }
 
     #[test]

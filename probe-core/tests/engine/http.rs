@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use probe_core::engine;
 use probe_core::model::probe::{Host, RunResult, Target, Verdict};
-use probe_core::ring::{TaskRun, UringOptions};
+use probe_core::ring::{TaskRun, UringOptions, Waiting};
 use probe_core::sys::clock;
 
 use crate::bench::{Bench, check, http, http_with};
@@ -85,7 +85,7 @@ fn statuses(bench: &mut Bench) {
             let detail = match verdict {
                 Verdict::Failure => Some(format!("HTTP probe failed with statuscode: {code}")),
                 Verdict::Warning => Some(format!("Probe terminated redirects, Response body: {body}")),
-                Verdict::Success | Verdict::Errored => None,
+                Verdict::Success | Verdict::Errored | Verdict::Inconclusive => None,
             };
             check(&format!("{id} {code}"), server.addr, &result, verdict, detail.as_deref());
         }
@@ -103,7 +103,8 @@ fn statuses_decide() {
 
 #[test]
 fn statuses_decide_on_the_cooperative_ring() {
-    let mut bench = Bench::with(UringOptions { slots: 8, task_run: TaskRun::Cooperative });
+    let mut bench =
+        Bench::with(UringOptions { slots: 8, task_run: TaskRun::Cooperative, waiting: Waiting::InTwoCalls });
     statuses(&mut bench);
     bench.stop();
 }

@@ -1,5 +1,6 @@
 //! What `probe` prints: each phase with its time, then the verdict.
 
+use probe_core::model::text::visible;
 use serde_json::Value;
 
 /// The phases in the order in which they happen, and what is said when one has ended.
@@ -32,7 +33,7 @@ pub fn result(result: &Value) -> String {
     out.push_str(result["verdict"].as_str().unwrap_or("unknown"));
     if let Some(detail) = result["detail"].as_str().filter(|detail| !detail.is_empty()) {
         out.push_str(": ");
-        out.push_str(detail.trim_end());
+        out.push_str(&visible(detail.trim_end()));
     }
     out.push('\n');
     out
@@ -74,6 +75,8 @@ failure: HTTP probe failed with statuscode: 503
 ";
         assert_eq!(result(&failure), expected);
         assert!(!is_success(&failure));
+        let loud = json!({"verdict": "failure", "detail": "\x1b[2Jbody\n", "phases": {}});
+        assert_eq!(result(&loud), "PHASE   AT   TOOK\nfailure: ^[[2Jbody\n");
         let success = json!({"verdict": "success", "detail": null, "phases": {"doneNs": 90_000}});
         assert_eq!(result(&success), "PHASE       AT     TOOK\ndone    90.0µs   90.0µs\nsuccess\n");
         assert!(is_success(&success));

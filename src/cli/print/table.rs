@@ -1,5 +1,9 @@
 //! Columns: kubectl's tables (all rows have the same cells) and the elastic tab stops of its describer.
 
+use std::borrow::Cow;
+
+use probe_core::model::text::visible;
+
 /// Blanks between columns of a table, and the least width of one (kubectl's printer settings).
 const TABLE_PADDING: usize = 3;
 const TABLE_WIDTH_MIN: usize = 6;
@@ -35,10 +39,11 @@ impl Table {
     }
 }
 
-/// Aligns tab-separated text as Go's `text/tabwriter` does with padding 2: the cells of a column that are
+/// Aligns tab-separated text, with what a terminal would obey made visible, as Go's `text/tabwriter` does with padding 2: the cells of a column that are
 /// directly below each other share a width, the text after the last tab of a line belongs to no column.
 pub fn tab_stops(text: &str) -> String {
     const PADDING: usize = 2;
+    let text = visible(text);
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();
     let columns = widths.iter().map(Vec::len).max().unwrap_or(0);
@@ -68,11 +73,11 @@ fn pad(out: &mut String, text: &str, width: usize) {
     out.extend(std::iter::repeat_n(' ', width.saturating_sub(text.chars().count())));
 }
 
-/// A line break would break the table: kubectl cuts the cell there.
-fn cell_text(cell: &str) -> String {
+/// A line break would break the table: kubectl cuts the cell there. What a terminal would obey is made visible.
+fn cell_text(cell: &str) -> Cow<'_, str> {
     match cell.split_once(['\n', '\r', '\x0c']) {
-        Some((first, _)) => format!("{first}..."),
-        None => cell.to_owned(),
+        Some((first, _)) => format!("{}...", visible(first)).into(),
+        None => visible(cell),
     }
 }
 
@@ -87,6 +92,14 @@ mod tests {
         let text = table.lines(&[row(["NAME", "A", "AGE"]), row(["kiada", "b\nc", "1s"])]);
         assert_eq!(text, "NAME    A      AGE\nkiada   b...   1s\n");
         assert_eq!(table.lines(&[row(["x", "y", "2s"])]), "x       y      2s\n");
+    }
+
+    #[test]
+    fn a_workload_does_not_speak_to_the_terminal() {
+        let mut table = Table::new();
+        let cells = ["\x1b]0;title\x07".to_owned(), "a\x1b[2J\nb".to_owned()];
+        assert_eq!(table.lines(&[cells.to_vec()]), "^[]0;title^G   a^[[2J...\n");
+        assert_eq!(tab_stops("key:\t\x1b[31mred\nlonger:\tb\n"), "key:     ^[[31mred\nlonger:  b\n");
     }
 
     #[test]

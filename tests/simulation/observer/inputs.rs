@@ -5,7 +5,7 @@ use std::sync::Arc;
 use probe_core::executor::{Input, PodCmd};
 use probe_core::model::event::Reason;
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, Ticket};
-use probe_core::model::limits::PROBE_ATTEMPTS;
+use probe_core::model::limits::{INCONCLUSIVE_ROW, PROBE_ATTEMPTS, UNWATCHED_PARTS};
 use probe_core::model::pod::{ChildOomPolicy, PodSpec, RestartPolicy, Role};
 use probe_core::model::probe::{Handler, Outcome, ProbeEvent, ProbeKind, Verdict};
 use probe_core::model::runtime::{ExecResult, RuntimeEvent, StartError};
@@ -151,7 +151,7 @@ impl Observer {
         let verdict = outcome.result.verdict;
         let is_http = matches!(spec.handler, Handler::HttpGet(_));
         let text = match verdict {
-            Verdict::Success => None,
+            Verdict::Success | Verdict::Inconclusive => None,
             Verdict::Warning => Some((Reason::ProbeWarning, format!("{kind} probe warning: {detail}"))),
             Verdict::Failure => Some((Reason::Unhealthy, format!("{kind} probe failed: {detail}"))),
             Verdict::Errored => {
@@ -163,16 +163,31 @@ impl Observer {
         if let Some((reason, text)) = text {
             self.expected.push((owner.pod, owner.container, reason, text));
         }
+        let mut unjudged = None;
         let Some(probe) = self.probe(owner) else { return };
+        if verdict == Verdict::Inconclusive {
+            let row = if outcome.folded_successes > 0 { 1 } else { probe.inconclusive + 1 };
+            probe.inconclusive = row;
+            if row.is_multiple_of(INCONCLUSIVE_ROW) {
+                unjudged = Some(format!(
+                    "{kind} probe could not be judged {row} times in a row, its result stays as it was: {detail}"
+                ));
+            }
+        } else {
+            probe.inconclusive = 0;
+        }
         if outcome.folded_successes > 0 {
             probe.count(true, outcome.folded_successes, &spec, now);
         }
         match verdict {
             Verdict::Success | Verdict::Warning => probe.count(true, 1, &spec, now),
             Verdict::Failure => probe.count(false, 1, &spec, now),
-            Verdict::Errored => {}
+            Verdict::Errored | Verdict::Inconclusive => {}
         }
         let passed = probe.result == Some(true);
+        if let Some(text) = unjudged {
+            self.expected.push((owner.pod, owner.container, Reason::ProbeInconclusive, text));
+        }
         if owner.kind == ProbeKind::Startup && passed {
             self.container(instance).into_iter().for_each(|it| it.passed = true);
         }
@@ -195,6 +210,12 @@ impl Observer {
             return;
         }
         let verdict = outcome.result.verdict;
+        // An engine that stalled for a tenth of the timeout may say that it does not know.
+        let timeout =
+            std::time::Duration::from_secs(spec.probe(owner.kind).map_or(1, |p| p.timeout_s.into()));
+        if verdict == Verdict::Inconclusive && self.weather.stall_max * UNWATCHED_PARTS >= timeout {
+            return;
+        }
         let is_true = match health.expected(handler) {
             Expected::Passes if self.weather.is_lossy => true,
             Expected::Passes => matches!(verdict, Verdict::Success | Verdict::Warning),

@@ -209,6 +209,7 @@ impl Observer {
         match event.reason {
             Reason::Unhealthy
             | Reason::ProbeWarning
+            | Reason::ProbeInconclusive
             | Reason::Created
             | Reason::Started
             | Reason::Failed

@@ -107,11 +107,65 @@ fn a_main_process_that_was_killed_for_memory() {
 }
 
 #[test]
+fn the_end_says_why() {
+    for policy in [ChildOomPolicy::RestartContainer, ChildOomPolicy::RestartPod] {
+        let mut node = started(two(RestartPolicy::Always, policy));
+        killed(&mut node, 0);
+        for (at, was_killed) in [(0, true), (1, policy == ChildOomPolicy::RestartPod)] {
+            let last = node.last_state(at);
+            assert_eq!(last.is_some(), was_killed, "{policy:?} {at}");
+            assert!(last.is_none_or(|last| last.message.as_deref() == Some(EVENT)), "{policy:?} {at}");
+        }
+        // The next end has a reason of its own.
+        node.take(Step::Exit(0, 3));
+        node.take(Step::Until(60));
+        assert_eq!(node.last_state(0).and_then(|last| last.message), None);
+    }
+}
+
+#[test]
+fn a_victim_of_a_probe_is_only_told_of() {
+    let mut node = started(two(RestartPolicy::Always, ChildOomPolicy::RestartPod));
+    let instance = InstanceId { pod: POD, container: ContainerIx(0), restart_count: 0 };
+    let victim = OomVictim { is_exec: true, ..worker("sh", None) };
+    let facts = OomFacts { kills: 1, victim: Some(victim), limit: OomLimit::Unknown };
+    let at = node.now();
+    node.input(Input::Runtime(RuntimeEvent::ChildOomKilled { instance, facts, at }));
+    let said = events(&node);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("Process 71 (sh) of a probe or hook of container a was killed"), "{said:?}");
+}
+
+fn worker(command: &str, rss_bytes: Option<u64>) -> OomVictim {
+    OomVictim { pid: 71, command: command.into(), rss_bytes, is_exec: false }
+}
+
+#[test]
 fn the_victim_is_named() {
-    let victim = OomVictim { pid: 71, command: "worker".into(), rss_bytes: Some(65_536 << 10) };
-    let facts = OomFacts { kills: 1, victim: Some(victim), limit: OomLimit::Node };
+    let check = |victim: OomVictim, limit, expected: &str| {
+        let facts = OomFacts { kills: 1, victim: Some(victim), limit };
+        assert_eq!(crate::decide::messages::child_oom_killed("c", Some(50 << 20), &facts), expected);
+    };
+    check(
+        worker("worker", Some(65_536 << 10)),
+        OomLimit::Node,
+        "Process 71 (worker, 65536 KiB resident with file pages) of container c was killed for memory; \
+         the node was out of memory",
+    );
+    // Its name is the workload's own text.
+    check(
+        worker("a\n\x1b[2Jb", None),
+        OomLimit::Container,
+        "Process 71 (a\\n^[[2Jb) of container c was killed for memory; \
+         memory limit of the container, 51200 KiB, was reached",
+    );
+}
+
+#[test]
+fn who_is_stopped_with_its_pod_is_told_apart() {
+    let text = crate::decide::messages::killed_with_pod("side", "main", true);
     assert_eq!(
-        crate::decide::messages::child_oom_killed("c", &facts),
-        "Process 71 (worker, 65536 KiB resident) of container c was killed for memory; the node was out of memory"
+        text,
+        "Container side is stopped because container main lost a process to the OOM killer; side will be restarted"
     );
 }

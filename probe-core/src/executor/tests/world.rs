@@ -399,6 +399,11 @@ impl Node {
         u32::try_from(count).unwrap()
     }
 
+    /// How the instance before ended, as it was published.
+    pub fn last_state(&self, at: usize) -> Option<Terminated> {
+        self.status.as_ref().expect("a status was published").status.containers[at].last_state.clone()
+    }
+
     fn stop(&mut self, instance: InstanceId, grace: Duration) {
         self.say(format_args!("stop {} grace {}", self.name(instance), grace.as_secs()));
         let grace_ms = u64::try_from(grace.as_millis()).unwrap();

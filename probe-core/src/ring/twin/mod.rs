@@ -6,7 +6,7 @@
 //! ```
 //! use std::time::Duration;
 //! use probe_core::engine::Shard;
-//! use probe_core::model::time::{Mono, Now, Wall};
+//! use probe_core::model::time::Mono;
 //! use probe_core::ring::Peer;
 //! use probe_core::ring::twin::{Behaviour, Faults, Twin, World};
 //!
@@ -17,7 +17,7 @@
 //! let (mut inputs, mut out) = (Vec::new(), Vec::new());
 //! let mut time = Mono::ZERO;
 //! while time < Mono::from_ns(10_000_000_000) {
-//!     let now = Now { mono: time, wall: Wall::default() };
+//!     let now = Twin::now(time);
 //!     let wake = shard.turn(now, &mut inputs, &mut out);
 //!     // Handle `out`, fill `inputs`, then go to the next thing that happens.
 //!     time = wake.min(shard.ring().next_event()).max(time.after(Duration::from_nanos(1)));
@@ -37,7 +37,7 @@ use bytes::Bytes;
 use super::slots::SlotTable;
 use super::{Completion, Errno, InFlight, Op, OpKind, Peer, Refused, Ring, Slot};
 use crate::model::limits::SLOT_BUFFER_BYTES;
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Now, Wall};
 use connection::Connection;
 
 pub use faults::{Faults, Rng};
@@ -77,6 +77,8 @@ struct Pending {
     run: Run,
     /// Request bytes to skip, for a send.
     from: usize,
+    /// What a receive brings is dropped.
+    is_unwanted: bool,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -108,6 +110,11 @@ impl Twin {
             ready: VecDeque::new(),
             lost: 0,
         }
+    }
+
+    /// Both clocks of the twin's world at `mono`: receive times are on its CLOCK_REALTIME.
+    pub fn now(mono: Mono) -> Now {
+        Now { mono, wall: wall(mono) }
     }
 
     /// When the next completion is there; [`Mono::MAX`] when none will come by itself.
@@ -187,8 +194,9 @@ impl Twin {
                 let read =
                     slot.connection.as_mut().map_or(Err(Errno::NOTCONN), |c| c.read(&self.world, room, at));
                 read.map(|data| {
-                    bytes = data;
-                    bytes.len() as u32
+                    let count = data.len() as u32;
+                    bytes = if op.is_unwanted { Vec::new() } else { data };
+                    count
                 })
             }
             OpKind::Disconnect if self.rng.chance(self.faults.disconnect_fails) => Err(Errno::INVAL),
@@ -204,13 +212,14 @@ impl Twin {
         self.publish(index, op.kind, result, bytes, at);
         match (op.kind, result) {
             (OpKind::Connect, Err(_)) => self.fail_links(index, at),
-            (OpKind::Connect | OpKind::Send, _) => self.start_next(index, at),
-            (OpKind::Recv | OpKind::Disconnect | OpKind::Cancel, _) => {}
+            (OpKind::Connect | OpKind::Send | OpKind::Recv, _) => self.start_next(index, at),
+            (OpKind::Disconnect | OpKind::Cancel, _) => {}
         }
     }
 
     fn end_cancel(&mut self, index: usize, at: Mono) {
-        let started = self.slots[index].ops.iter().position(|op| op.run != Run::Linked);
+        let started = |op: &Pending| op.run != Run::Linked && op.kind != OpKind::Disconnect;
+        let started = self.slots[index].ops.iter().position(started);
         let misses = self.rng.chance(self.faults.cancel_misses);
         let Some(place) = started.filter(|_| !misses) else {
             return self.publish(index, OpKind::Cancel, Err(Errno::NOENT), Vec::new(), at);
@@ -223,8 +232,8 @@ impl Twin {
         self.publish(index, op.kind, Err(Errno::CANCELED), Vec::new(), at);
         match op.kind {
             OpKind::Connect => self.fail_links(index, at),
-            OpKind::Send => self.start_next(index, at),
-            OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => {}
+            OpKind::Send | OpKind::Recv => self.start_next(index, at),
+            OpKind::Disconnect | OpKind::Cancel => {}
         }
         if !cancel_first {
             self.publish(index, OpKind::Cancel, Ok(1), Vec::new(), at);
@@ -259,7 +268,9 @@ impl Twin {
         slot.visible_from = slot.visible_from.max(at.after(late));
         let visible_at = slot.visible_from;
         let slot = self.table.current(index as u32);
-        self.visible.push(Ended { visible_at, completion: Completion { slot, kind, result }, bytes });
+        let received_at = (kind == OpKind::Recv && !bytes.is_empty()).then(|| wall(at));
+        let completion = Completion { slot, kind, result, received_at };
+        self.visible.push(Ended { visible_at, completion, bytes });
     }
 
     /// Moves what is visible at `now` into `ready`, slots in random order when that fault strikes.
@@ -276,6 +287,7 @@ impl Twin {
     }
 
     fn start(&mut self, slot: Slot, kinds: &[OpKind], from: usize) {
+        let is_unwanted = kinds.contains(&OpKind::Disconnect);
         self.table.begin(slot, kinds);
         for (place, kind) in kinds.iter().enumerate() {
             let may_be_lost = matches!(kind, OpKind::Connect | OpKind::Recv);
@@ -285,7 +297,7 @@ impl Twin {
                 _ => Run::Linked,
             };
             self.lost += u64::from(run == Run::Lost);
-            self.slots[slot.at()].ops.push(Pending { kind: *kind, run, from });
+            self.slots[slot.at()].ops.push(Pending { kind: *kind, run, from, is_unwanted });
         }
     }
 
@@ -341,10 +353,18 @@ impl Ring for Twin {
                 assert!(filled < SLOT_BUFFER_BYTES, "receive on {slot:?}, whose buffer is full");
                 self.start(slot, &[OpKind::Recv], 0);
             }
+            Op::Finish => {
+                self.slots[slot.at()].answer.clear();
+                self.start(slot, &[OpKind::Recv, OpKind::Disconnect], 0);
+            }
             Op::Disconnect => self.start(slot, &[OpKind::Disconnect], 0),
             Op::Cancel => self.start(slot, &[OpKind::Cancel], 0),
         }
         Ok(())
+    }
+
+    fn submit(&mut self, now: Mono) -> Mono {
+        now
     }
 
     fn next_completion(&mut self, now: Mono) -> Option<Completion> {
@@ -394,4 +414,10 @@ impl Ring for Twin {
     fn stale_completions(&self) -> u64 {
         self.table.stale()
     }
+}
+
+/// CLOCK_REALTIME of the twin's world: 2026 at its boot.
+fn wall(mono: Mono) -> Wall {
+    const BOOT_NS: i64 = 1_767_225_600_000_000_000;
+    Wall::from_ns(BOOT_NS.saturating_add(i64::try_from(mono.as_ns()).unwrap_or(i64::MAX)))
 }

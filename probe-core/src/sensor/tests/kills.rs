@@ -10,7 +10,7 @@ use super::super::watched::{Container, Marks, Next, Teller, Watched};
 use super::super::{Key, Mark, Member};
 use super::scripted::{Script, Scripted, child_death, main_death};
 use crate::model::id::{ContainerIx, InstanceId, PodUid};
-use crate::model::limits::{OOM_NAMING, OOM_SETTLE};
+use crate::model::limits::{OOM_NAMING, OOM_SETTLE, OOM_SPARED};
 use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, OomVictim, RuntimeEvent};
 use crate::model::time::{Mono, Now, Wall};
 use crate::sys::cgroup::{Group, Uncounted};
@@ -128,7 +128,11 @@ fn write_counters(dir: &TempDir, ooms: u64, kills: u64) {
 }
 
 fn named(pid: u32, rss_bytes: Option<u64>, limit: OomLimit) -> OomFacts {
-    OomFacts { kills: 1, victim: Some(OomVictim { pid, command: "work".into(), rss_bytes }), limit }
+    OomFacts {
+        kills: 1,
+        victim: Some(OomVictim { pid, command: "work".into(), rss_bytes, is_exec: false }),
+        limit,
+    }
 }
 
 fn unnamed(kills: u64) -> OomFacts {
@@ -286,8 +290,10 @@ fn a_mark_after_the_end() {
 
 #[test]
 fn a_count_whose_victim_nobody_names() {
-    for (has_programs, settle) in [(true, OOM_NAMING), (false, OOM_SETTLE)] {
-        let mut world = World::new(Host { has_programs, ..FULL });
+    for (has_programs, kills_together, settle) in
+        [(true, false, OOM_NAMING), (false, false, OOM_SPARED), (false, true, OOM_SETTLE)]
+    {
+        let mut world = World::new(Host { has_programs, kills_together, ..FULL });
         world.count(2);
         assert_eq!(world.look(), Next::LookAgain);
         world.wait(settle - Duration::from_millis(1));
@@ -296,6 +302,17 @@ fn a_count_whose_victim_nobody_names() {
         assert_eq!(world.look(), Next::Settled);
         assert_eq!(world.said(), [Ok(unnamed(2))]);
     }
+}
+
+#[test]
+fn without_marks_a_main_process_that_was_spared_is_no_victim() {
+    let mut world = World::new(Host { has_programs: false, ..FULL });
+    world.count(1);
+    world.look();
+    world.wait(OOM_SPARED);
+    assert_eq!(world.look(), Next::Settled);
+    world.main_dies(KILLED);
+    assert_eq!(world.said(), [Ok(unnamed(1)), Err(false)], "killed from outside, a moment later");
 }
 
 #[test]

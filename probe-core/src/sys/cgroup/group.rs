@@ -14,6 +14,9 @@ use super::{CgroupError, OomWatch, write_control};
 use crate::model::limits::CGROUP_EVENTS_MAX_BYTES;
 use crate::sys::pidfd::poll_until;
 
+/// Folder of an instance that holds a folder for each exec run.
+const EXECS: &str = "probe";
+
 /// How everything in a cgroup is killed.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum KillMethod {
@@ -38,6 +41,22 @@ pub struct Place {
     pub dir: PathBuf,
     /// `tasks` files of v1 controllers that the process writes `0` to before it becomes the container.
     pub v1_tasks: Vec<PathBuf>,
+}
+
+/// The part of an instance that a process is in.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Leaf {
+    /// The container's own processes, wherever they have moved within it.
+    Main,
+    /// Those of probes and hooks that defib runs in the container.
+    Exec,
+}
+
+impl Leaf {
+    /// Of a process in the folder `below`, which is relative to the instance's.
+    pub(super) fn of(below: &Path) -> Leaf {
+        if below.starts_with(EXECS) { Leaf::Exec } else { Leaf::Main }
+    }
 }
 
 /// `cgroup.events` of a group: readable at any time, and a descriptor that reports POLLPRI on change.
@@ -80,7 +99,7 @@ impl Group {
 
     /// Makes a leaf for one exec run; `name` is unique within the instance.
     pub fn exec(&self, name: &str) -> Result<Place, CgroupError> {
-        let dir = self.dir.join("probe").join(name);
+        let dir = self.dir.join(EXECS).join(name);
         fs::create_dir_all(&dir).map_err(|source| CgroupError::new("make", &dir, source))?;
         Ok(self.place(dir))
     }

@@ -10,10 +10,10 @@ mod mounts;
 mod oom;
 mod tree;
 
-pub use group::{Events, Group, KillMethod, Place};
+pub use group::{Events, Group, KillMethod, Leaf, Place};
 pub use limits::Limits;
 pub use oom::{OomKills, OomWatch};
-pub use tree::{NoCgroups, Tree, Uncounted, is_member};
+pub use tree::{NoCgroups, Tree, Uncounted, leaf_of};
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

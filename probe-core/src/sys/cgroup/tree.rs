@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use thiserror::Error;
 
-use super::group::{Group, KillMethod};
+use super::group::{Group, KillMethod, Leaf};
 use super::limits::{self, Limits};
 use super::mounts::Mounts;
 use super::{CgroupError, oom, write_control};
@@ -18,12 +18,20 @@ use crate::model::runtime::OomLimit;
 /// Why there are no cgroups for us, as a clause for the start message.
 #[derive(Error, Clone, PartialEq, Eq, Debug)]
 pub enum NoCgroups {
-    #[error(
-        "no cgroup v2 file system is mounted (mount one, or boot with systemd.unified_cgroup_hierarchy=1)"
-    )]
+    #[error("no cgroup v2 file system is mounted")]
     NotMounted,
-    #[error("cgroups may not be made below {}: {reason} (run as root, or in a delegated cgroup)", .root.display())]
+    #[error("cgroups may not be made below {}: {reason}", .root.display())]
     Forbidden { root: PathBuf, reason: String },
+}
+
+impl NoCgroups {
+    /// What to do about it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            NoCgroups::NotMounted => "mount one, or boot with systemd.unified_cgroup_hierarchy=1",
+            NoCgroups::Forbidden { .. } => "run as root, or in a delegated cgroup (Delegate=yes of the unit)",
+        }
+    }
 }
 
 /// Where this agent makes cgroups.
@@ -237,14 +245,15 @@ fn below(mount: &Path, path: &str) -> PathBuf {
     mount.join(path.trim_start_matches('/'))
 }
 
-/// Whether a process is in the v2 cgroup with this id, or below it. False for one that is gone.
-pub fn is_member(pid: u32, id: u64) -> bool {
-    let Some(mount) = Mounts::parse(&read_proc("/proc/self/mountinfo")).v2 else { return false };
+/// Where a process is within the instance whose v2 cgroup has this id; None for one that is not in it or below, or is
+/// gone. One that has ended and was not reaped is still there.
+pub fn leaf_of(pid: u32, id: u64) -> Option<Leaf> {
+    let mount = Mounts::parse(&read_proc("/proc/self/mountinfo")).v2?;
     let text = read_proc(&format!("/proc/{pid}/cgroup"));
-    let Some(path) = own_v2_path(&text) else { return false };
-    let dir = below(&mount, path);
+    let dir = below(&mount, own_v2_path(&text)?);
     let mut way = dir.ancestors().take_while(|dir| dir.starts_with(&mount)).take(CGROUP_DEPTH_MAX);
-    way.any(|dir| rustix::fs::stat(dir).is_ok_and(|found| found.st_ino == id))
+    let instance = way.find(|dir| rustix::fs::stat(*dir).is_ok_and(|found| found.st_ino == id))?;
+    Some(Leaf::of(dir.strip_prefix(instance).ok()?))
 }
 
 /// Memory that no counter of a container's own watches.
@@ -280,4 +289,32 @@ fn read_proc(path: &str) -> String {
 
 fn words(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_of_an_instance() {
+        for (below, leaf) in [
+            ("", Leaf::Main),
+            ("main", Leaf::Main),
+            ("main/probe", Leaf::Main),
+            ("probes", Leaf::Main),
+            ("probe", Leaf::Exec),
+            ("probe/7", Leaf::Exec),
+            ("probe/7 (deleted)", Leaf::Exec),
+            ("probe/7/own", Leaf::Exec),
+        ] {
+            assert_eq!(Leaf::of(Path::new(below)), leaf, "{below}");
+        }
+        let own = read_proc("/proc/self/cgroup");
+        let mount = Mounts::parse(&read_proc("/proc/self/mountinfo")).v2;
+        let dir = mount.zip(own_v2_path(&own)).map(|(mount, path)| below(&mount, path));
+        if let Some(found) = dir.and_then(|dir| rustix::fs::stat(&dir).ok()) {
+            assert_eq!(leaf_of(std::process::id(), found.st_ino), Some(Leaf::Main));
+        }
+        assert_eq!(leaf_of(std::process::id(), u64::MAX), None);
+    }
 }

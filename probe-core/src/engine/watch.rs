@@ -1,0 +1,107 @@
+//! Whether the shard was there to watch, and what the kernel's receive times mean on its clock.
+//!
+//! A shard that was starved, stopped or frozen, or whose machine was suspended, did not look at its runs for a
+//! while. What such a run then shows by silence may be the shard's own fault, so it must not become a verdict.
+
+use std::time::Duration;
+
+use crate::model::limits::UNWATCHED_MIN;
+use crate::model::time::{Mono, Now, Wall};
+
+/// Readings of the two clocks, one right after the other, differ by a constant to this much. More is a step of
+/// CLOCK_REALTIME, or a thread that was interrupted between the readings: the times of that turn are not used.
+const CLOCKS_AGREE_NS: i64 = 50_000;
+
+/// The shard's own attention over time.
+#[derive(Default)]
+pub struct Watch {
+    /// When the next turn was to come at the latest; None before the first.
+    expected: Option<Mono>,
+    /// Sum of the times in which a turn was overdue.
+    unwatched: Duration,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC at the latest turn.
+    offset_ns: Option<i64>,
+    /// Whether that is the same as at the turn before.
+    is_steady: bool,
+}
+
+impl Watch {
+    /// A turn begins. Returns by how much it was overdue, if that counts.
+    pub fn begin_turn(&mut self, now: Now) -> Option<Duration> {
+        let offset_ns = now.wall.as_ns().saturating_sub(now.mono.as_ns() as i64);
+        self.is_steady = self.offset_ns.is_some_and(|last| last.abs_diff(offset_ns) < CLOCKS_AGREE_NS as u64);
+        self.offset_ns = Some(offset_ns);
+        let overdue = now.mono.since(self.expected?);
+        if overdue < UNWATCHED_MIN {
+            return None;
+        }
+        self.missed(overdue);
+        Some(overdue)
+    }
+
+    /// The turn that has begun at `now` ends; the next one comes at `wake` or before.
+    pub fn end_turn(&mut self, now: Mono, wake: Mono) {
+        self.expected = Some(wake.max(now));
+    }
+
+    /// Time in which nobody looked, by another measure: a suspended machine stops CLOCK_MONOTONIC.
+    pub fn missed(&mut self, by: Duration) {
+        self.unwatched = self.unwatched.saturating_add(by);
+    }
+
+    /// Grows while nobody looks: the difference of two readings is the time missed between them.
+    pub fn unwatched(&self) -> Duration {
+        self.unwatched
+    }
+
+    /// A receive time on the clock of deadlines; None when it cannot be told.
+    pub fn mono_of(&self, received_at: Option<Wall>) -> Option<Mono> {
+        let at_ns = received_at?.as_ns().checked_sub(self.offset_ns.filter(|_| self.is_steady)?)?;
+        u64::try_from(at_ns).ok().map(Mono::from_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(mono_ms: u64, wall_ms: i64) -> Now {
+        Now { mono: ms(mono_ms), wall: Wall::from_ns(wall_ms * 1_000_000) }
+    }
+
+    fn ms(ms: u64) -> Mono {
+        Mono::from_ns(ms * 1_000_000)
+    }
+
+    #[test]
+    fn only_an_overdue_turn_misses_anything() {
+        let mut watch = Watch::default();
+        // (turn at, wake asked for, overdue by): all in milliseconds.
+        let turns = [(100, 200, 0), (200, 210, 0), (214, 215, 0), (220, 220, 5), (3_220, 3_300, 3_000)];
+        let mut sum = Duration::ZERO;
+        for (at, wake, overdue) in turns {
+            let overdue = Duration::from_millis(overdue);
+            let told = watch.begin_turn(now(at, 0)).unwrap_or_default();
+            assert_eq!(told, overdue, "at {at}");
+            watch.end_turn(ms(at), ms(wake));
+            sum += overdue;
+        }
+        assert_eq!(watch.unwatched(), sum);
+    }
+
+    #[test]
+    fn receive_times_are_used_while_the_clocks_agree() {
+        let mut watch = Watch::default();
+        let received = Some(Wall::from_ns(50_900_000_000));
+        watch.begin_turn(now(1_000, 51_000));
+        assert_eq!(watch.mono_of(received), None, "nothing to compare with yet");
+        watch.begin_turn(now(1_001, 51_001));
+        assert_eq!(watch.mono_of(received), Some(ms(900)));
+        assert_eq!(watch.mono_of(None), None);
+        watch.begin_turn(now(1_002, 60_002));
+        assert_eq!(watch.mono_of(received), None, "the clock was stepped");
+        watch.begin_turn(now(1_003, 60_003));
+        assert_eq!(watch.mono_of(Some(Wall::from_ns(60_003_000_000))), Some(ms(1_003)));
+        assert_eq!(watch.mono_of(Some(Wall::from_ns(1))), None, "before the boot");
+    }
+}
