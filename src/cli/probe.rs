@@ -89,7 +89,7 @@ fn http(scheme: Scheme, host: &str, port: Option<u16>, path: &str) -> anyhow::Re
     let url = url::Url::for_probe(scheme, host, port, path)?;
     let lines = headers::request_headers(&[], url.authority(), headers::AGENT_PROBE)?;
     let tls = TlsTarget { config: tls::any_certificate(), server_name: tls::server_name(host) };
-    let special = HttpSpecial { tls: Some(tls), keep_alive_request: None };
+    let special = HttpSpecial { tls: Some(tls), ..HttpSpecial::default() };
     Ok(HttpTarget {
         host: url::host_of(host),
         port,

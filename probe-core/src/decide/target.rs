@@ -104,13 +104,16 @@ pub fn http(
         request: request(&target, &lines),
         url: url.text().into(),
         headers: lines.into(),
-        special: special(tls, keep_alive_request),
+        special: special(HttpSpecial {
+            falls_back_to_http: tls.is_some() && purpose == Purpose::Hook,
+            tls,
+            keep_alive_request,
+        }),
     })
 }
 
 /// None when there is nothing special: most targets have no need of the memory.
-fn special(tls: Option<TlsTarget>, keep_alive_request: Option<bytes::Bytes>) -> Option<Box<HttpSpecial>> {
-    let special = HttpSpecial { tls, keep_alive_request };
+fn special(special: HttpSpecial) -> Option<Box<HttpSpecial>> {
     (special != HttpSpecial::default()).then(|| Box::new(special))
 }
 
@@ -134,7 +137,24 @@ pub fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follo
         port: hop.port,
         url: hop.url,
         headers: lines.into(),
-        special: special(tls, None),
+        special: special(HttpSpecial { tls, ..HttpSpecial::default() }),
+    }))
+}
+
+/// What a hook asks a server that has answered TLS with plain HTTP: the same without TLS, and without credentials.
+/// None: a probe, which fails.
+pub fn without_tls(target: &HttpTarget) -> Option<Box<HttpTarget>> {
+    target.special.as_ref().filter(|special| special.falls_back_to_http)?;
+    let url = Url::parse(&target.url).ok()?;
+    let lines: Vec<_> =
+        target.headers.iter().filter(|(name, _)| &**name != "Authorization").cloned().collect();
+    Some(Box::new(HttpTarget {
+        host: target.host.clone(),
+        port: target.port,
+        request: request(&url.request_target(), &lines),
+        url: target.url.replacen(Scheme::Https.as_str(), Scheme::Http.as_str(), 1).into(),
+        headers: lines.into(),
+        special: None,
     }))
 }
 

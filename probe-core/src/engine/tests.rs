@@ -1,5 +1,7 @@
 //! The shard on the twin: verdicts, tickers, redirects, cancellation, under faults that must not matter.
 
+mod reach;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

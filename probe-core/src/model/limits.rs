@@ -49,6 +49,8 @@ pub const INCONCLUSIVE_ROW: u32 = 10;
 pub const COMPLETIONS_WANTED: usize = 1 << 20;
 /// Receive buffer of a slot: the largest response head, and the window the body is drained through.
 pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
+/// One in so many slots of a shard may hold a connection that is kept between runs (annotation `keep-alive`).
+pub const KEPT_ONE_IN: u32 = 2;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.
 pub const FIN_WAIT: Duration = Duration::from_millis(5);
 /// Commands that wait for one engine shard, and inputs that wait for one executor shard.

@@ -239,6 +239,8 @@ pub struct HttpSpecial {
     pub tls: Option<TlsTarget>,
     /// The request that leaves the connection open; None: every run has a connection of its own.
     pub keep_alive_request: Option<Bytes>,
+    /// A server that answers TLS with plain HTTP is asked once more without TLS (kubelet-semantics 13: hooks).
+    pub falls_back_to_http: bool,
 }
 
 impl HttpTarget {

@@ -107,6 +107,8 @@ struct Held {
 enum Receive {
     /// Its bytes are a part of the answer, and the kernel says when they came.
     Stamped,
+    /// Its bytes are a part of the answer.
+    Plain,
     /// It only waits for the end of the connection.
     Unwanted,
 }
@@ -256,8 +258,14 @@ impl Uring {
     fn recv_entry(&mut self, slot: Slot, socket: Fixed) -> squeue::Entry {
         let memory = &mut *self.memory;
         let held = &mut memory.held[slot.at()];
-        held.receive = Receive::Stamped;
         let (start, len) = memory.arena.free_part(slot.at(), held.filled);
+        if held.current == Some(SocketKind::Unix) {
+            // Room for control messages would be room for descriptors that the peer passes to us (unix(7)).
+            held.receive = Receive::Plain;
+            let entry = opcode::Recv::new(socket, start, len).build();
+            return entry.user_data(slots::user_data(slot, OpKind::Recv));
+        }
+        held.receive = Receive::Stamped;
         let header = memory.messages.prepare(slot.at(), start, len);
         opcode::RecvMsg::new(socket, header).build().user_data(slots::user_data(slot, OpKind::Recv))
     }
@@ -405,6 +413,9 @@ impl Ring for Uring {
                 (OpKind::Recv, Ok(count)) if held.receive == Receive::Stamped => {
                     held.filled += count as usize;
                     received_at = memory.messages.received_at(slot.at());
+                }
+                (OpKind::Recv, Ok(count)) if held.receive == Receive::Plain => {
+                    held.filled += count as usize;
                 }
                 (OpKind::Disconnect, Ok(_)) => held.is_connected = false,
                 _ => {}

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -89,6 +90,35 @@ fn a_connection_to_a_path_is_a_whole_probe() {
         assert_eq!(seen.recv_timeout(crate::bench::WATCHDOG).unwrap(), (0, true));
     }
     bench.stop();
+}
+
+#[test]
+fn descriptors_that_a_server_passes_are_not_taken() {
+    crate::bench::alone("unix::descriptors_that_a_server_passes_are_not_taken", || {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        serve(&path, 21, |stream| {
+            let _request = request_of(&stream);
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let passed = [stream.as_fd()];
+            assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+            let answer = std::io::IoSlice::new(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            sendmsg(&stream, &[answer], &mut control, SendFlags::empty()).unwrap();
+        });
+        let mut bench = Bench::new();
+        let mut run = || bench.run(at_path(http(named(), "/"), &path), TIMEOUT).verdict;
+        assert_eq!(run(), Verdict::Success);
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = descriptors();
+        for _ in 0..20 {
+            assert_eq!(run(), Verdict::Success);
+        }
+        // The server and the slots in use have some of their own.
+        assert!(descriptors() <= before + 8, "{} descriptors, {before} before", descriptors());
+        bench.stop();
+    });
 }
 
 #[test]

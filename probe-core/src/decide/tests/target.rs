@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::world::container;
-use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port};
+use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port, without_tls};
 use crate::model::pod::{ContainerPort, ContainerSpec, Protocol, Role};
 use crate::model::probe::{
     Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpClose, TcpSocketAction, TcpTarget,
@@ -324,6 +324,15 @@ fn https_targets() {
     let hook = HttpGetAction { tls: tls(None), host: Some("foo".into()), ..get(name(""), "/bar") };
     let hook = http(&hook, &with_port(), ip("1.2.3.4"), Purpose::Hook).unwrap();
     assert_eq!(&*hook.url, "https://foo:443/bar", "HOOK-04");
+    let plain = without_tls(&hook).unwrap();
+    assert_eq!((&*plain.url, plain.port, plain.tls()), ("http://foo:443/bar", 443, None));
+    assert_eq!(lines(&plain), lines(&hook));
+    assert_eq!(without_tls(&named), None, "a probe fails");
+    let secret = vec![("authorization".into(), "Basic x".into())];
+    let hook = HttpGetAction { tls: tls(None), headers: secret, ..get(PortRef::Number(443), "/") };
+    let hook = http(&hook, &with_port(), ip("1.2.3.4"), Purpose::Hook).unwrap();
+    let plain = without_tls(&hook).unwrap();
+    assert!(lines(&hook).len() == lines(&plain).len() + 1, "{:?}", lines(&plain));
 
     let Follow::Next(plain) = follow(&other, &other, "http://10.0.0.1/x") else { panic!("http is followed") };
     assert_eq!((plain.tls(), plain.port), (None, 80));

@@ -66,6 +66,13 @@ pub enum AnswerError {
     Body(&'static str),
 }
 
+impl AnswerError {
+    /// The connection ended in the middle of something; `in_body` says of what.
+    pub fn torn(in_body: bool) -> AnswerError {
+        if in_body { AnswerError::Body("unexpected EOF") } else { AnswerError::Head(HeadError::Eof) }
+    }
+}
+
 /// What is wrong with a head.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeadError {

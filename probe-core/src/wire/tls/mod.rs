@@ -198,6 +198,11 @@ impl Session {
         &self.plain
     }
 
+    /// Whether the plain text has no room for more: what is behind it comes with the next [`Session::receive`].
+    pub fn is_full(&self) -> bool {
+        self.plain.len() == SLOT_BUFFER_BYTES
+    }
+
     /// Drops the first `count` bytes of the plain text.
     pub fn drop_plain(&mut self, count: usize) {
         self.plain.drain(..count);
