@@ -3,9 +3,8 @@
 
 mod programs;
 
-use probe_core::engine::EngineError;
 use probe_core::model::limits::DESCRIPTORS_WANTED;
-use probe_core::ring::{Uring, UringOptions};
+use probe_core::ring::{Epoll, RingError, Uring, UringOptions};
 use probe_core::sys::cgroup::Tree;
 use probe_core::sys::clock;
 use probe_core::sys::{host, pidfd};
@@ -13,6 +12,8 @@ use serde::Serialize;
 
 /// Slots of the ring that is made to see whether one can be made: the fewest that are of use.
 const TRIAL_SLOTS: u32 = 8;
+const ENGINE: &str = "engine";
+const IO_URING: &str = "io_uring";
 
 /// One feature of the host.
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
@@ -24,7 +25,7 @@ pub struct Finding {
     pub required: bool,
     /// What it gives, or why it is not used.
     pub why: String,
-    /// Empty when it is used.
+    /// Empty when there is nothing to gain.
     pub cure: String,
 }
 
@@ -77,13 +78,9 @@ fn rings(findings: &mut Vec<Finding>) {
     let deferred = "deferred-completions";
     match ring {
         Ok(ring) => {
-            findings.push(
-                Finding::used(
-                    "io_uring",
-                    "probes: direct descriptors, linked operations, cancel by descriptor",
-                )
-                .required(),
-            );
+            findings.push(Finding::used(ENGINE, "io_uring carries network probes").required());
+            let why = "probes: direct descriptors, linked operations, cancel by descriptor";
+            findings.push(Finding::used(IO_URING, why));
             findings.push(if ring.is_deferred() {
                 Finding::used(deferred, "completions run when the engine asks (DEFER_TASKRUN)")
             } else {
@@ -92,10 +89,22 @@ fn rings(findings: &mut Vec<Finding>) {
             });
         }
         Err(error) => {
-            let cure = "see the reason; docs/kernel-support.md lists what is needed";
-            findings.push(Finding::unused("io_uring", EngineError::from(error).to_string(), cure).required());
-            findings.push(Finding::unused(deferred, "there is no ring", "see io_uring"));
+            findings.push(engine_without_io_uring(&error, Epoll::new(TRIAL_SLOTS, clock::now)));
+            findings.push(Finding::unused(IO_URING, error.reason(), error.cure()));
+            findings.push(Finding::unused(deferred, "there is no io_uring", "see io_uring"));
         }
+    }
+}
+
+/// What a start without `--engine` makes of a refused io_uring.
+fn engine_without_io_uring(error: &RingError, epoll: Result<Epoll, RingError>) -> Finding {
+    match epoll {
+        Ok(_) if error.has_fallback() => {
+            let why = "epoll carries network probes: the same outcomes, more CPU for each";
+            Finding { cure: "see io_uring".to_owned(), ..Finding::used(ENGINE, why).required() }
+        }
+        Ok(_) => Finding::unused(ENGINE, error.reason(), error.cure()).required(),
+        Err(error) => Finding::unused(ENGINE, error.reason(), error.cure()).required(),
     }
 }
 

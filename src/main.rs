@@ -2,6 +2,7 @@
 
 mod agent;
 mod api;
+mod bench;
 mod cli;
 mod client;
 mod doctor;
@@ -9,6 +10,7 @@ mod files;
 mod logging;
 mod logs;
 mod paths;
+mod rings;
 mod runtime;
 mod sensor;
 mod store;

@@ -30,7 +30,7 @@ fn root_uses_all() {
 fn an_ordinary_user_is_told_the_cures() {
     let world = World::of_user(NOBODY);
     let findings = findings(&world);
-    for feature in ["io_uring", "pidfd", "descriptors"] {
+    for feature in ["engine", "io_uring", "pidfd", "descriptors"] {
         assert!(is_used(&findings, feature), "{feature}: {findings:?}");
     }
     for feature in ["ebpf", "exit-tracepoint", "oom-tracepoint", "ring-buffer", "capabilities"] {

@@ -7,21 +7,26 @@ use probe_core::engine::{Clocks, Engine, EngineError, Inbox};
 use probe_core::executor::Input;
 use probe_core::model::limits::ENGINE_SLOTS_DEFAULT;
 use probe_core::model::probe::{ProbeCmd, ProbeEvent};
-use probe_core::ring::UringOptions;
+use probe_core::ring::{RingKind, RingOptions};
 use probe_core::sys::clock;
 
 use super::executors::{Executors, local_ticket};
 use super::resolver::{Question, Resolver};
 
-/// Starts engine number `n`: a thread with a ring of its own.
+/// Starts engine number `n`: a thread with a ring of its own, of this kind.
 ///
 /// # Errors
 /// The ring is refused (with the cure), or the thread.
-pub fn start(n: u16, executors: Executors, resolver: Resolver) -> Result<Engine, EngineError> {
+pub fn start(
+    n: u16,
+    ring: RingKind,
+    executors: Executors,
+    resolver: Resolver,
+) -> Result<Engine, EngineError> {
     // The thread needs its own inbox, for the resolver's answers, before it can have one.
     let inbox = Arc::new(OnceLock::<Inbox>::new());
     let routes = EventRoutes { executors, resolver, inbox: Arc::clone(&inbox) };
-    let options = UringOptions::best(ENGINE_SLOTS_DEFAULT);
+    let options = RingOptions::best(ring, ENGINE_SLOTS_DEFAULT);
     let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
     let deliver = move |events: &mut Vec<ProbeEvent>| routes.deliver(events);
     let engine = Engine::start(&format!("engine-{n}"), options, clocks, deliver)?;

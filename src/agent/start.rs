@@ -27,10 +27,11 @@ use super::signals::Signals;
 use super::version::VersionFile;
 use super::{engines, executors};
 use crate::api::{self, Api, Socket};
-use crate::cli::args::SensorKind;
+use crate::cli::args::{EngineKind, SensorKind};
 use crate::cli::events::Printer;
 use crate::files;
 use crate::logs::LogDoor;
+use crate::rings::Rings;
 use crate::runtime::{ProcessRuntime, RuntimeConfig};
 use crate::sensor;
 use crate::store::Store;
@@ -48,6 +49,7 @@ pub struct Config {
     /// At least one.
     pub executor_shards: u16,
     pub max_container_restart_period: Duration,
+    pub engine: EngineKind,
     pub sensor: SensorKind,
     pub sensor_options: LoadOptions,
     /// For pods that come over the API, as for those of the command line.
@@ -68,8 +70,8 @@ pub enum Ended {
 /// Runs the agent with these pods until they are finished or a signal ends them.
 ///
 /// # Errors
-/// Anything that keeps the agent from starting: the state directory is held by another agent, io_uring is
-/// refused, leftovers of an earlier agent do not end, the socket cannot be made.
+/// Anything that keeps the agent from starting: the state directory is held by another agent, no ring can be
+/// had for the probes, leftovers of an earlier agent do not end, the socket cannot be made.
 pub fn run(config: &Config, spawner: Spawner, pods: Vec<PodSpec>, printer: Printer) -> anyhow::Result<Ended> {
     let lock = StateLock::take(&config.state_dir)?;
     let ended = run_locked(config, spawner, pods, printer);
@@ -91,9 +93,7 @@ fn run_locked(
     let kernel = load_kernel(config).context("--sensor ebpf")?;
     let (executors, inboxes) = executor_queues(config.executor_shards);
     let (resolver, _resolvers) = Resolver::start().context("start the resolver threads")?;
-    let engines = (0..config.engine_shards)
-        .map(|n| engines::start(n, executors.clone(), resolver.clone()))
-        .collect::<Result<Vec<Engine>, _>>()?;
+    let engines = start_engines(config, &executors, &resolver)?;
     let (version, first_version) = VersionFile::open(&config.state_dir)?;
     let store = Store::new(first_version);
     let runtime = Arc::new(start_runtime(config, spawner, &executors, kernel)?);
@@ -127,6 +127,12 @@ fn executor_queues(shards: u16) -> (Executors, Vec<Receiver<Input>>) {
     let (inboxes, outboxes): (Vec<_>, Vec<_>) =
         (0..shards).map(|_| channel::bounded(SHARD_QUEUE_MAX)).unzip();
     (Executors::new(inboxes), outboxes)
+}
+
+fn start_engines(config: &Config, executors: &Executors, resolver: &Resolver) -> anyhow::Result<Vec<Engine>> {
+    let mut rings = Rings::new(config.engine, |text: &str| tracing::warn!("{text}"));
+    let start = |n| rings.with(|ring| engines::start(n, ring, executors.clone(), resolver.clone()));
+    (0..config.engine_shards).map(start).collect()
 }
 
 /// The programs in the kernel, where they are wanted and run. What is missing is said here, once.

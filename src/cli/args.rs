@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use probe_core::model::limits::PROBE_PERIOD_MIN_DEFAULT;
+use probe_core::model::limits::{
+    BENCH_DURATION_MAX, BENCH_PERIOD_MAX, BENCH_PERIOD_MIN, BENCH_RATE_MAX_PER_S, BENCH_SHARDS_MAX,
+    BENCH_TARGETS_MAX, BENCH_TIMEOUT_MAX, PROBE_PERIOD_MIN_DEFAULT,
+};
 
 /// Runs the containers of Pod YAML, probes them over io_uring, restarts what is dead.
 #[derive(Parser, Debug)]
@@ -36,6 +39,8 @@ pub enum Verb {
     Delete(DeleteArgs),
     /// Run one probe now and print when each phase ended
     Probe(ProbeArgs),
+    /// Measure response times at a rate, and how late probes are, on this machine
+    Bench(BenchArgs),
     /// Say which parts of the kernel defib uses here, which not, why, and the cure
     Doctor(DoctorArgs),
     /// Small servers that misbehave on purpose, for examples and tests
@@ -101,6 +106,9 @@ pub struct RunArgs {
     /// What runs the containers
     #[arg(long, value_enum, default_value_t = RuntimeKind::Process)]
     pub runtime: RuntimeKind,
+    /// What carries network probes
+    #[arg(long, value_enum, default_value_t = EngineKind::Auto)]
+    pub engine: EngineKind,
     /// How ends of processes are seen
     #[arg(long, value_enum, default_value_t = SensorKind::Auto)]
     pub sensor: SensorKind,
@@ -110,7 +118,7 @@ pub struct RunArgs {
     /// Name of this node in the API [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Threads that probe, each with an io_uring of its own [default: one per two cores]
+    /// Threads that probe, each with a ring of its own [default: one per two cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub engine_shards: Option<u16>,
     /// Threads that decide; pods are hashed onto them
@@ -128,6 +136,16 @@ pub struct RunArgs {
 pub enum RuntimeKind {
     /// Local processes
     Process,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// io_uring where this host allows it, else epoll
+    Auto,
+    /// io_uring, or no start
+    Uring,
+    /// epoll: the same outcomes, at more CPU for each probe
+    Epoll,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +299,9 @@ pub struct ProbeArgs {
     /// Timeout when TARGET is an address; longer than 0s
     #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "1s")]
     pub timeout: Duration,
+    /// What carries the probe when TARGET is an address
+    #[arg(long, value_enum, default_value_t = EngineKind::Auto)]
+    pub engine: EngineKind,
     /// Form of the output
     #[arg(short, long, value_enum)]
     pub output: Option<ProbeForm>,
@@ -299,6 +320,49 @@ pub enum ProbeWord {
     Liveness,
     Readiness,
     Startup,
+}
+
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// What is probed: http://HOST:PORT/PATH or tcp://HOST:PORT [default: the built-in server]
+    #[arg(value_name = "URL")]
+    pub target: Option<String>,
+    /// Probe a small server of defib's own on the loopback, on a core of its own where there are two
+    #[arg(long, conflicts_with = "target")]
+    pub built_in: bool,
+    /// Probes, each with a ticker of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(BENCH_TARGETS_MAX)), default_value_t = 1_000)]
+    pub targets: u32,
+    /// Runs a second of all targets together, such as 1000 or 1000/s [default: 1000/s]
+    #[arg(long, value_name = "R/s", value_parser = rate, conflicts_with = "period")]
+    pub rate: Option<u32>,
+    /// Period of each target, in place of --rate; 1ms to 1h
+    #[arg(long, value_name = "DURATION", value_parser = bench_period)]
+    pub period: Option<Duration>,
+    /// How long; up to 24h
+    #[arg(long, value_name = "DURATION", value_parser = bench_duration, default_value = "10s")]
+    pub duration: Duration,
+    /// Timeout of a run; up to 10m
+    #[arg(long, value_name = "DURATION", value_parser = bench_timeout, default_value = "1s")]
+    pub timeout: Duration,
+    /// Threads that probe, each with an io_uring of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(BENCH_SHARDS_MAX)), default_value_t = 1)]
+    pub shards: u16,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = BenchForm::Table)]
+    pub output: BenchForm,
+    /// Write the response times as a percentile log of HdrHistogram, in milliseconds
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+    /// Draw response times and lateness by percentile
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BenchForm {
+    Table,
+    Json,
 }
 
 #[derive(Args, Debug)]
@@ -364,6 +428,34 @@ fn timeout(text: &str) -> Result<Duration, String> {
             Err(format!("{text} is too short: give a time longer than 0s, such as 500ms or 1s"))
         }
         timeout => Ok(timeout),
+    }
+}
+
+/// `1000` or `1000/s`.
+fn rate(text: &str) -> Result<u32, String> {
+    match text.strip_suffix("/s").unwrap_or(text).parse() {
+        Ok(rate) if (1..=BENCH_RATE_MAX_PER_S).contains(&rate) => Ok(rate),
+        Ok(_) => Err(format!("{text} is outside 1/s to {BENCH_RATE_MAX_PER_S}/s")),
+        Err(_) => Err(format!("{text:?} is not a rate such as 1000/s")),
+    }
+}
+
+fn bench_period(text: &str) -> Result<Duration, String> {
+    within(text, BENCH_PERIOD_MIN, BENCH_PERIOD_MAX)
+}
+
+fn bench_duration(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(1), BENCH_DURATION_MAX)
+}
+
+fn bench_timeout(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(1), BENCH_TIMEOUT_MAX)
+}
+
+fn within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    match duration(text)? {
+        given if (min..=max).contains(&given) => Ok(given),
+        _ => Err(format!("{text} is outside {min:?} to {max:?}")),
     }
 }
 

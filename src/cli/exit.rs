@@ -5,6 +5,7 @@ use probe_core::ring::RingError;
 use probe_core::spec::LoadErrors;
 use probe_ebpf::LoadError;
 
+use super::bench::InvalidInput;
 use super::resource::UsageError;
 use crate::client::ClientError;
 
@@ -24,7 +25,7 @@ pub const UNREACHABLE: u8 = 69;
 /// The code for an error that ended a verb.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<LoadErrors>() {
+        if cause.is::<LoadErrors>() || cause.is::<InvalidInput>() {
             return INVALID_INPUT;
         }
         if cause.is::<UsageError>() {

@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod args;
+mod bench;
 mod delete;
 mod demo;
 mod describe;
@@ -51,6 +52,7 @@ fn log_format(verb: &Verb) -> LogFormat {
         | Verb::Logs(_)
         | Verb::Delete(_)
         | Verb::Probe(_)
+        | Verb::Bench(_)
         | Verb::Doctor(_)
         | Verb::Demo(_)
         | Verb::Version => LogFormat::Text,
@@ -72,6 +74,7 @@ fn dispatch(verb: &Verb) -> anyhow::Result<u8> {
         Verb::Logs(args) => logs::run(args),
         Verb::Delete(args) => delete::run(args),
         Verb::Probe(args) => probe::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Doctor(args) => doctor::run(args),
     }
 }

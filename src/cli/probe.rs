@@ -18,6 +18,7 @@ use super::resource::UsageError;
 use super::{exit, output, print, resource};
 use crate::api::result_json;
 use crate::client::{self, Patience};
+use crate::rings::Rings;
 
 /// Prints each phase with its time, then the verdict; the exit code is 0 for a success.
 ///
@@ -26,7 +27,9 @@ use crate::client::{self, Patience};
 pub fn run(args: &ProbeArgs) -> anyhow::Result<u8> {
     let result = match target_of(&args.target)? {
         Some(target) => {
-            let result = engine::once(Arc::new(target), args.timeout, clock::now)?;
+            let target = Arc::new(target);
+            let mut rings = Rings::new(args.engine, |text: &str| eprintln!("warning: {text}"));
+            let result = rings.with(|ring| engine::once(ring, target.clone(), args.timeout, clock::now))?;
             result_json(&result)
         }
         None => of_pod(args)?,
@@ -62,7 +65,7 @@ fn of_pod(args: &ProbeArgs) -> anyhow::Result<Value> {
 }
 
 /// The target of an address; None for the name of a pod.
-fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
+pub(super) fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
     let Some((scheme, _)) = text.split_once("://") else { return Ok(None) };
     let parsed = url::Url::parse(text).map_err(|error| UsageError(format!("error: {error}")))?;
     let host = parsed.host_name();

@@ -51,6 +51,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         engine_shards: args.engine_shards.unwrap_or_else(default_engine_shards),
         executor_shards: args.executor_shards,
         max_container_restart_period: args.max_container_restart_period,
+        engine: args.engine,
         sensor: args.sensor,
         sensor_options: LoadOptions { drop_percent: args.sensor_drop_percent, ..LoadOptions::default() },
         default_initial_delay: args.manifest.default_initial_delay,

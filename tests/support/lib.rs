@@ -22,6 +22,7 @@ pub mod http;
 mod lines;
 mod netns;
 pub mod procs;
+mod seccomp;
 mod watch;
 mod world;
 

@@ -14,7 +14,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Agent, Delegated, NetNs, SOON, defib_binary, eventually, http, procs, repo_root};
+use crate::{Agent, Delegated, NetNs, SOON, defib_binary, eventually, http, procs, repo_root, seccomp};
 
 pub struct World {
     dir: TempDir,
@@ -26,6 +26,7 @@ pub struct World {
     cgroups: Option<Delegated>,
     env: Vec<(String, String)>,
     cpu: Option<usize>,
+    io_uring: IoUring,
     /// Uids of pods that were seen here, for [`World::assert_nothing_left`].
     pods_seen: Mutex<Vec<String>>,
 }
@@ -37,6 +38,13 @@ enum User {
     Same,
     /// uid and gid.
     Other(u32),
+}
+
+/// What the kernel says to io_uring.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum IoUring {
+    AsTheHost,
+    Forbidden,
 }
 
 /// A command that has ended.
@@ -64,6 +72,7 @@ impl World {
             cgroups: None,
             env: Vec::new(),
             cpu: None,
+            io_uring: IoUring::AsTheHost,
             pods_seen: Mutex::default(),
         }
     }
@@ -105,6 +114,13 @@ impl World {
     #[must_use]
     pub fn pinned_to(mut self, cpu: usize) -> World {
         self.cpu = Some(cpu);
+        self
+    }
+
+    /// A seccomp filter forbids io_uring to all that is started from now on.
+    #[must_use]
+    pub fn without_io_uring(mut self) -> World {
+        self.io_uring = IoUring::Forbidden;
         self
     }
 
@@ -160,7 +176,8 @@ impl World {
         Agent::start(self, command)
     }
 
-    /// Spawns inside the network namespace, on the CPU that [`World::pinned_to`] named.
+    /// Spawns inside the network namespace, on the CPU that [`World::pinned_to`] named, under the filter of
+    /// [`World::without_io_uring`].
     pub(crate) fn spawn(&self, command: &mut Command) -> Child {
         let spawned = self.net.inside(|| {
             if let Some(cpu) = self.cpu {
@@ -168,7 +185,10 @@ impl World {
                 only.set(cpu);
                 sched_setaffinity(None, &only).expect("a CPU of this machine");
             }
-            // A child starts with the affinity of the thread that made it.
+            if self.io_uring == IoUring::Forbidden {
+                seccomp::forbid_io_uring();
+            }
+            // A child starts with the affinity and the filters of the thread that made it.
             command.spawn()
         });
         spawned.unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()))

@@ -7,6 +7,7 @@ mod ci;
 mod clock;
 mod ebpf;
 mod fixtures;
+mod fuzz;
 mod picture;
 mod planted;
 mod repo;
@@ -37,6 +38,8 @@ enum Task {
     BuildEbpf(ebpf::EbpfArgs),
     /// The committed object is what its source gives
     VerifyEbpf(ebpf::EbpfArgs),
+    /// Feed hostile bytes to the parsers (cargo-fuzz); the tests replay what was found
+    Fuzz(fuzz::FuzzArgs),
     /// Measure defib and compare with its promises
     Bench(bench::BenchArgs),
     /// Plant bugs in a copy of the tree; the simulation has to find each
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Fixtures => fixtures::run(&repo),
         Task::BuildEbpf(args) => ebpf::build(&repo, args.install()),
         Task::VerifyEbpf(args) => ebpf::verify(&repo, args.install()),
+        Task::Fuzz(args) => fuzz::run(&repo, &args),
         Task::Planted => planted::run(&repo),
         Task::Picture => picture::run(&repo),
         Task::Bench(args) => bench::run(&repo, &args),

@@ -167,6 +167,19 @@ impl Run {
         run
     }
 
+    /// When it was due.
+    pub fn due(&self) -> Mono {
+        self.phases.due
+    }
+
+    /// The kernel got the first connection of this run at `at`; the timeout counts from there.
+    pub fn date(&mut self, at: Mono) {
+        if self.phases.submitted.is_some() {
+            self.phases.submitted = Some(at);
+            self.deadline_at = at.after(self.timeout);
+        }
+    }
+
     fn start_attempt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.attempt += 1;
         self.begin_attempt(io, now);
@@ -371,6 +384,11 @@ impl Run {
     /// The timeout of the attempt has passed, and no completion was there before it.
     pub fn timed_out<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.deadline = None;
+        if now < self.deadline_at {
+            // It was submitted a little after its timer was set.
+            self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
+            return;
+        }
         self.received_at = None;
         let was = self.stage;
         let (verdict, text) = self.timeout_outcome();

@@ -10,18 +10,35 @@ use super::{EngineError, Shard};
 use crate::model::id::Ticket;
 use crate::model::probe::{ProbeCmd, ProbeEvent, RunResult, Target};
 use crate::model::time::Now;
-use crate::ring::{Uring, UringOptions, Waker};
+use crate::ring::{Driver, Epoll, RingKind, RingOptions, Uring, Waker};
 
 /// Slots of the private ring: one run, and nothing waits.
 const SLOTS: u32 = 1;
 
-/// Probes `target` once, step by step, and returns the outcome with the time of each phase. `clock` reads
+/// Probes `target` once on a ring of its own, step by step, and returns the outcome with the time of each phase. `clock` reads
 /// the time (`sys::clock::now`). A host name is looked up by a thread of its own, within `timeout`.
 ///
 /// # Errors
 /// The kernel refuses a ring; the text names the cure.
-pub fn once(target: Arc<Target>, timeout: Duration, clock: fn() -> Now) -> Result<RunResult, EngineError> {
-    let mut shard = Shard::new(Uring::new(UringOptions::best(SLOTS), clock)?);
+pub fn once(
+    ring: RingKind,
+    target: Arc<Target>,
+    timeout: Duration,
+    clock: fn() -> Now,
+) -> Result<RunResult, EngineError> {
+    match RingOptions::best(ring, SLOTS) {
+        RingOptions::Uring(options) => once_on(Uring::new(options, clock)?, target, timeout, clock),
+        RingOptions::Epoll { slots } => once_on(Epoll::new(slots, clock)?, target, timeout, clock),
+    }
+}
+
+fn once_on(
+    ring: impl Driver,
+    target: Arc<Target>,
+    timeout: Duration,
+    clock: fn() -> Now,
+) -> Result<RunResult, EngineError> {
+    let mut shard = Shard::new(ring);
     let waker = shard.ring().waker();
     let (answers, resolved) = bounded(1);
     let mut inputs = vec![ProbeCmd::Once { ticket: Ticket(0), target, timeout }];

@@ -12,7 +12,7 @@ use super::{Counters, Shard, Stats};
 use crate::model::limits::{COALESCE, ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX, UNWATCHED_MIN};
 use crate::model::probe::{ProbeCmd, ProbeEvent};
 use crate::model::time::{Mono, Now};
-use crate::ring::{RingError, Uring, UringOptions, Waker};
+use crate::ring::{Driver, Epoll, RingError, RingOptions, Uring, Waker};
 
 /// How often a busy shard publishes its counters.
 const STATS_EVERY: Duration = Duration::from_secs(1);
@@ -75,7 +75,25 @@ impl Engine {
     /// The ring is refused, with the cure, or the thread.
     pub fn start(
         name: &str,
-        options: UringOptions,
+        options: RingOptions,
+        clocks: Clocks,
+        deliver: impl FnMut(&mut Vec<ProbeEvent>) + Send + 'static,
+    ) -> Result<Engine, EngineError> {
+        let now = clocks.now;
+        match options {
+            RingOptions::Uring(options) => {
+                Engine::start_on(name, move || Uring::new(options, now), clocks, deliver)
+            }
+            RingOptions::Epoll { slots } => {
+                Engine::start_on(name, move || Epoll::new(slots, now), clocks, deliver)
+            }
+        }
+    }
+
+    /// A ring belongs to the thread that makes it.
+    fn start_on<R: Driver>(
+        name: &str,
+        make: impl FnOnce() -> Result<R, RingError> + Send + 'static,
         clocks: Clocks,
         deliver: impl FnMut(&mut Vec<ProbeEvent>) + Send + 'static,
     ) -> Result<Engine, EngineError> {
@@ -83,9 +101,8 @@ impl Engine {
         let (started, start) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let loop_stop = stop.clone();
-        // The kernel lets only the thread that made a ring use it.
         let body = move || {
-            let shard = match Uring::new(options, clocks.now) {
+            let shard = match make() {
                 Ok(ring) => Shard::new(ring),
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -148,8 +165,9 @@ impl Inbox {
 }
 
 /// Turns the shard until it is stopped and nothing is in flight.
-fn run<D>(mut shard: Shard<Uring>, mut work: Loop<D>) -> Result<(), RingError>
+fn run<R, D>(mut shard: Shard<R>, mut work: Loop<D>) -> Result<(), RingError>
 where
+    R: Driver,
     D: FnMut(&mut Vec<ProbeEvent>),
 {
     let waker = shard.ring().waker();
@@ -203,7 +221,7 @@ where
 
 /// How long to sleep whatever completes, and how long at most. A shard turns once in [`COALESCE`]: what completes or
 /// falls due meanwhile shares the next turn. One that has slept longer than that anyway is not held back.
-fn naps(shard: &Shard<Uring>, turned: Mono, wake: Mono, at: Mono) -> (Duration, Duration) {
+fn naps<R: Driver>(shard: &Shard<R>, turned: Mono, wake: Mono, at: Mono) -> (Duration, Duration) {
     let next = turned.after(COALESCE);
     let quiet = if shard.is_busy() { next.since(at) } else { Duration::ZERO };
     (quiet, wake.max(next).since(at))
@@ -251,6 +269,6 @@ impl Suspension {
     }
 }
 
-fn publish(shard: &Shard<Uring>, stats: &Mutex<Stats>) {
+fn publish<R: Driver>(shard: &Shard<R>, stats: &Mutex<Stats>) {
     *stats.lock().unwrap_or_else(PoisonError::into_inner) = shard.stats();
 }

@@ -35,8 +35,6 @@ pub const RING_PASSES_MAX: u32 = 4_096;
 /// How long a busy shard lets completions and due probes gather: at most this is a probe late by design, and one
 /// wake-up serves all of them.
 pub const COALESCE: Duration = Duration::from_millis(1);
-/// Runs that are handed to the kernel at once inside a turn, so that the first does not wait for the last.
-pub const SUBMIT_EVERY: u32 = 4;
 /// While runs are in flight a shard looks at its clock at least so often, so that it knows when it was not there.
 pub const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// A turn that comes later than asked for by this much was missed.
@@ -131,3 +129,25 @@ pub const OOM_LOOKS: [Duration; 9] = [
 pub const LOG_ROUND: Duration = Duration::from_secs(10);
 /// Parts of a round of log rotation: each looks at a tenth of the logs.
 pub const LOG_ROUND_PARTS: u32 = 10;
+/// Probes of one `defib bench`: under 200 MiB of probe state.
+pub const BENCH_TARGETS_MAX: u32 = 200_000;
+/// Runs a second of one `defib bench`: more than any machine does.
+pub const BENCH_RATE_MAX_PER_S: u32 = 1_000_000;
+/// How often one target of `defib bench` can be probed at most, and at least.
+pub const BENCH_PERIOD_MIN: Duration = Duration::from_millis(1);
+/// The longest of these periods.
+pub const BENCH_PERIOD_MAX: Duration = Duration::from_secs(3_600);
+/// How long `defib bench` runs at most.
+pub const BENCH_DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Longest timeout of `defib bench`.
+pub const BENCH_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Engine threads of `defib bench`, as of an agent.
+pub const BENCH_SHARDS_MAX: u16 = 64;
+/// Longest time that the histograms of `defib bench` tell apart; what takes longer counts as this.
+pub const BENCH_LATENCY_MAX: Duration = Duration::from_secs(3_600);
+/// Different texts of failures that `defib bench` counts one by one.
+pub const BENCH_FAILURE_TEXTS_MAX: usize = 64;
+/// Connections that the built-in server of `defib bench` has open at a time.
+pub const BENCH_SERVER_CONNECTIONS_MAX: usize = 4_096;
+/// How long `defib bench` waits for an engine that takes no more probes.
+pub const BENCH_ARM_WAIT: Duration = Duration::from_secs(10);

@@ -1,30 +1,99 @@
 //! Why a ring cannot be had, and the cure.
 
+use std::fmt::{self, Display, Formatter};
+
 use super::Errno;
 
 /// A refused or broken ring. Every text names the cure.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum RingError {
-    #[error("{call} (kernel {kernel}): {errno}; {cure}")]
-    Refused { call: &'static str, errno: Errno, kernel: Box<str>, cure: Box<str> },
-    #[error("io_uring of kernel {kernel} lacks {what}; run kernel 6.0 or later (6.1 for full speed)")]
-    Lacks { what: &'static str, kernel: Box<str> },
-    #[error(
-        "RLIMIT_NOFILE is {limit}, too low for {slots} probe slots; raise it (`ulimit -n`, LimitNOFILE= of systemd)"
-    )]
-    Descriptors { limit: u64, slots: u32 },
-    #[error(
-        "a ring for {slots} probe slots needs {needed} completion entries, the kernel gives {given}; use fewer slots"
-    )]
-    TooManySlots { slots: u32, needed: u32, given: u32 },
-    #[error("io_uring_enter: {0}; the engine shard cannot go on, restart the agent")]
+    Refused {
+        call: &'static str,
+        errno: Errno,
+        kernel: Box<str>,
+        cure: Box<str>,
+    },
+    Lacks {
+        what: &'static str,
+        kernel: Box<str>,
+    },
+    Descriptors {
+        limit: u64,
+        slots: u32,
+    },
+    TooManySlots {
+        slots: u32,
+        needed: u32,
+        given: u32,
+    },
+    /// Of the ring on epoll.
+    Epoll {
+        call: &'static str,
+        errno: Errno,
+        cure: &'static str,
+    },
     Enter(Errno),
 }
 
+impl Display for RingError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.reason(), self.cure())
+    }
+}
+
+impl std::error::Error for RingError {}
+
 impl RingError {
+    /// What is missing or failed.
+    pub fn reason(&self) -> String {
+        match self {
+            RingError::Refused { call, errno, kernel, .. } => format!("{call} (kernel {kernel}): {errno}"),
+            RingError::Lacks { what, kernel } => format!("io_uring of kernel {kernel} lacks {what}"),
+            RingError::Descriptors { limit, slots } => {
+                format!("RLIMIT_NOFILE is {limit}, too low for {slots} probe slots")
+            }
+            RingError::TooManySlots { slots, needed, given } => format!(
+                "a ring for {slots} probe slots needs {needed} completion entries, the kernel gives {given}"
+            ),
+            RingError::Epoll { call, errno, .. } => format!("{call} for probes on epoll: {errno}"),
+            RingError::Enter(errno) => format!("io_uring_enter: {errno}"),
+        }
+    }
+
+    /// What to do about it.
+    pub fn cure(&self) -> &str {
+        match self {
+            RingError::Refused { cure, .. } => cure,
+            RingError::Lacks { .. } => "run kernel 6.0 or later (6.1 for full speed)",
+            RingError::Descriptors { .. } => "raise it (`ulimit -n`, LimitNOFILE= of systemd)",
+            RingError::TooManySlots { .. } => "use fewer slots",
+            RingError::Epoll { cure, .. } => cure,
+            RingError::Enter(_) => "the engine shard cannot go on, restart the agent",
+        }
+    }
+
+    /// Whether the ring on epoll may be had all the same.
+    pub fn has_fallback(&self) -> bool {
+        match self {
+            RingError::Refused { .. } | RingError::Lacks { .. } | RingError::TooManySlots { .. } => true,
+            RingError::Descriptors { .. } | RingError::Epoll { .. } | RingError::Enter(_) => false,
+        }
+    }
+
     /// A system call on the way to a ring failed.
     pub(super) fn refused(call: &'static str, errno: Errno) -> RingError {
         RingError::Refused { call, errno, kernel: kernel_release(), cure: cure(errno, disabled()).into() }
+    }
+
+    /// A system call of the ring without io_uring failed.
+    pub(super) fn epoll(call: &'static str, errno: Errno) -> RingError {
+        let cure = match errno {
+            Errno::MFILE | Errno::NFILE => "no descriptor left: raise RLIMIT_NOFILE or use fewer probe slots",
+            Errno::NOSPC => "raise the sysctl fs.epoll.max_user_watches",
+            Errno::NOMEM => "not enough memory: use fewer probe slots",
+            _ => "see its manual page",
+        };
+        RingError::Epoll { call, errno, cure }
     }
 
     pub(super) fn lacks(what: &'static str) -> RingError {

@@ -19,6 +19,8 @@
 //! A breach is a bug of the caller that could hand one probe's bytes to another, so it panics.
 
 mod arena;
+mod driver;
+mod epoll;
 mod error;
 mod messages;
 mod peer;
@@ -29,6 +31,9 @@ pub mod twin;
 mod uring;
 mod wake;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -36,6 +41,8 @@ pub use rustix::io::Errno;
 
 use crate::model::time::{Mono, Wall};
 
+pub use driver::{Driver, RingKind, RingOptions};
+pub use epoll::Epoll;
 pub use error::RingError;
 pub use peer::Peer;
 pub use slots::{InFlight, Slot};
@@ -69,9 +76,8 @@ pub trait Ring {
     /// The rules of the module are broken.
     fn push(&mut self, slot: Slot, op: Op) -> Result<(), Refused>;
 
-    /// Hands what was pushed to the kernel now, without waiting for anything, so that a long turn does not hold
-    /// its first operations back. Returns the time afterwards; `now` is the time of the turn, which the twin
-    /// gives back.
+    /// Hands what was pushed to the kernel now, without waiting for anything. Returns the time afterwards, so that
+    /// the operations can be dated; `now` is the time of the turn, which the twin gives back.
     fn submit(&mut self, now: Mono) -> Mono;
 
     /// The next completion that is there. `now` is the time of the turn; only the twin looks at it.

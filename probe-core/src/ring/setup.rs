@@ -48,7 +48,8 @@ pub fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-fn allowed_slots(wanted: u32) -> Result<u32, RingError> {
+/// So many slots as `wanted`, or fewer where RLIMIT_NOFILE allows no more.
+pub fn allowed_slots(wanted: u32) -> Result<u32, RingError> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let allowed = u32::try_from(limit / DESCRIPTORS_PER_SLOT).unwrap_or(u32::MAX);
     if allowed < SLOTS_MIN.min(wanted) {

@@ -5,7 +5,9 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt,
+};
 
 use super::{Errno, Opening, Peer};
 
@@ -38,6 +40,17 @@ impl SocketKind {
             SocketKind::V6(Opening::Bare) => 3,
             SocketKind::Unix => 4,
         }
+    }
+}
+
+/// The address for connect(2).
+///
+/// # Errors
+/// The path is too long for a Unix socket.
+pub fn address_of(to: &Peer) -> Result<SocketAddrAny, Errno> {
+    match to {
+        Peer::Ip(addr) => Ok(SocketAddrAny::from(*addr)),
+        Peer::Unix(path) => SocketAddrUnix::new(&**path).map(SocketAddrAny::from),
     }
 }
 

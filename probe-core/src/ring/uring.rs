@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::net::{Shutdown, SocketAddrAny, SocketAddrUnix};
+use rustix::net::{Shutdown, SocketAddrAny};
 
 use super::arena::Arena;
 use super::messages::{self, Messages};
@@ -180,13 +180,18 @@ impl Uring {
                 self.enter(1, Duration::ZERO, timeout.saturating_sub(quiet))?;
             }
         }
-        // One entry runs a bounded number of ended operations (20 from 6.13). What has ended by now must be
-        // seen before any deadline is judged.
+        // One call runs a bounded number of ended operations (20 from 6.13). What has ended by now must be seen before
+        // any deadline is judged. The flag may be set behind the work that it tells of, so a pass that brings nothing
+        // is the last one.
         for _ in 0..RING_PASSES_MAX {
             if !self.ring.submission().taskrun() {
                 break;
             }
-            check_entered(self.ring.submitter().submit())?;
+            let before = self.ring.completion().len();
+            self.enter(COMPLETIONS_WANTED, Duration::ZERO, Duration::ZERO)?;
+            if self.ring.completion().len() == before {
+                break;
+            }
         }
         Ok(())
     }
@@ -497,15 +502,8 @@ impl Drop for Uring {
     }
 }
 
-/// A path that is too long for a Unix socket has no address.
 fn address_of(to: &Peer) -> Result<SocketAddrAny, Refused> {
-    match to {
-        Peer::Ip(addr) => Ok(SocketAddrAny::from(*addr)),
-        Peer::Unix(path) => match SocketAddrUnix::new(&**path) {
-            Ok(addr) => Ok(SocketAddrAny::from(addr)),
-            Err(errno) => Err(Refused::Socket { call: "connect", errno }),
-        },
-    }
+    sockets::address_of(to).map_err(|errno| Refused::Socket { call: "connect", errno })
 }
 
 fn file_index(slot: Slot, kind: SocketKind) -> Fixed {

@@ -14,6 +14,11 @@ const DOCUMENTS_MAX: usize = 1_024;
 const NODES_MAX: usize = 200_000;
 const DEPTH_MAX: usize = 64;
 const ALIASES_MAX: usize = 1_000;
+/// Parts of one document that aliases repeat: a bomb of anchors ends here, long before the nodes do.
+const REPEATED_MAX: usize = 20_000;
+/// Nodes and bytes of text of all documents of one file, aliases followed. Plain text of 4 MiB stays below both.
+const FILE_NODES_MAX: usize = 1_000_000;
+const FILE_TEXT_MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// A pod as it was written, and where.
 pub struct Decoded {
@@ -29,6 +34,7 @@ pub struct Decoded {
 pub fn decode(source: &Source, problems: &mut Vec<Problem>) -> Vec<Decoded> {
     let mut pods = Vec::new();
     let mut document = 0;
+    let mut size = Size::default();
     for part in documents(&source.text) {
         document += 1;
         let place = Place { file: source.file.clone(), document: Some(document) };
@@ -39,8 +45,24 @@ pub fn decode(source: &Source, problems: &mut Vec<Problem>) -> Vec<Decoded> {
         }
         match parse(&part) {
             Ok(Value::Null) => document -= 1,
-            Ok(value) => expand_lists(&place, value, 0, &mut pods, problems),
-            Err(text) => problems.push(Problem { place, text }),
+            Ok(value) => {
+                size.add(&value);
+                if size.nodes > FILE_NODES_MAX || size.text_bytes > FILE_TEXT_MAX_BYTES {
+                    let text = format!(
+                        "more than {FILE_NODES_MAX} values or {FILE_TEXT_MAX_BYTES} bytes of text up to here, \
+                         aliases followed: split the file"
+                    );
+                    problems.push(Problem { place, text });
+                    break;
+                }
+                expand_lists(&place, value, 0, &mut pods, problems);
+            }
+            Err(NotParsed::Wrong(text)) => problems.push(Problem { place, text }),
+            // The next document may be as costly: a thousand of them would take minutes.
+            Err(NotParsed::TooMuch(text)) => {
+                problems.push(Problem { place, text });
+                break;
+            }
         }
     }
     if document == 0 {
@@ -48,6 +70,36 @@ pub fn decode(source: &Source, problems: &mut Vec<Problem>) -> Vec<Decoded> {
         problems.push(Problem { place, text: "no document in it: a v1 Pod is expected".into() });
     }
     pods
+}
+
+/// Why a document could not be read.
+enum NotParsed {
+    Wrong(String),
+    /// It is larger than a document may be.
+    TooMuch(String),
+}
+
+/// What values take.
+#[derive(Default)]
+struct Size {
+    nodes: usize,
+    text_bytes: usize,
+}
+
+impl Size {
+    /// The depth of a value is bounded by the parsers.
+    fn add(&mut self, value: &Value) {
+        self.nodes += 1;
+        match value {
+            Value::String(text) => self.text_bytes += text.len(),
+            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
+            Value::Object(object) => object.iter().for_each(|(key, value)| {
+                self.text_bytes += key.len();
+                self.add(value);
+            }),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
 }
 
 /// A part of the file between two document markers.
@@ -76,26 +128,30 @@ fn documents(text: &str) -> Vec<Document<'_>> {
     parts
 }
 
-fn parse(document: &Document<'_>) -> Result<Value, String> {
+fn parse(document: &Document<'_>) -> Result<Value, NotParsed> {
     if document.text.trim_start().starts_with('{') {
         let parsed: Result<UniqueKeys, _> = serde_json::from_str(document.text);
         return match parsed {
             Ok(UniqueKeys(value)) => Ok(value),
             // YAML has a flow form that begins in the same way.
             Err(_) if serde_saphyr_value(document).is_ok() => serde_saphyr_value(document),
-            Err(error) => Err(format!("not valid JSON: {error}")),
+            Err(error) => Err(NotParsed::Wrong(format!("not valid JSON: {error}"))),
         };
     }
     serde_saphyr_value(document)
 }
 
-fn serde_saphyr_value(document: &Document<'_>) -> Result<Value, String> {
+fn serde_saphyr_value(document: &Document<'_>) -> Result<Value, NotParsed> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: NODES_MAX,
             max_events: 4 * NODES_MAX,
             max_depth: DEPTH_MAX,
             max_aliases: ALIASES_MAX,
+            max_total_scalar_bytes: FILE_TEXT_MAX_BYTES,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: REPEATED_MAX,
         },
     };
     let parsed: Result<Option<Value>, _> = serde_saphyr::from_str_with_options(document.text, options);
@@ -104,7 +160,12 @@ fn serde_saphyr_value(document: &Document<'_>) -> Result<Value, String> {
         Err(error) => {
             let line = error.location().map_or(0, |at| at.line() as usize) + document.lines_before;
             let text = first_line(&error.without_snippet().to_string());
-            Err(format!("not valid YAML: line {line}: {text}"))
+            let text = format!("not valid YAML: line {line}: {text}");
+            let is_too_much = matches!(
+                error.without_snippet(),
+                serde_saphyr::Error::Budget { .. } | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
+            );
+            Err(if is_too_much { NotParsed::TooMuch(text) } else { NotParsed::Wrong(text) })
         }
     }
 }
@@ -273,5 +334,49 @@ fn ignored_path(path: &serde_ignored::Path<'_>) -> String {
         Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
             ignored_path(parent)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with a file of this text.
+    fn told(text: String) -> Vec<String> {
+        let source = Source { file: "f".to_owned(), text, folder: "/".into() };
+        let mut problems = Vec::new();
+        decode(&source, &mut problems);
+        problems.into_iter().map(|problem| problem.to_string()).collect()
+    }
+
+    /// A document of 200 bytes whose value has ten to the power of `levels` nodes.
+    fn bomb(levels: u8) -> String {
+        let mut text = "l0: &l0 x\n".to_owned();
+        for level in 1..=levels {
+            let aliases = vec![format!("*l{}", level - 1); 10];
+            text.push_str(&format!("l{level}: &l{level} [{}]\n", aliases.join(",")));
+        }
+        text
+    }
+
+    #[test]
+    fn a_bomb_ends_the_file() {
+        let problems = told(vec![bomb(7); 500].join("---\n"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("f: document 1: not valid YAML: line 6: "), "{problems:?}");
+    }
+
+    #[test]
+    fn aliases_of_all_documents_together_have_a_bound() {
+        let documents = vec![bomb(3); 1_024].join("---\n");
+        let problems = told(documents);
+        let (last, before) = problems.split_last().unwrap();
+        assert!(before.iter().all(|problem| problem.ends_with("v1 is expected")), "{before:?}");
+        assert!(before.len() < 1_000, "{}", before.len());
+        assert!(last.contains("more than 1000000 values"), "{last}");
+        let long = "x".repeat(40_000);
+        let text = format!("a: &a {long}\nb: [{}]\n", vec!["*a"; 90].join(","));
+        let problems = told(vec![text; 40].join("---\n"));
+        assert!(problems.last().unwrap().contains("33554432 bytes of text"), "{problems:?}");
     }
 }

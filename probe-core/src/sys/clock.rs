@@ -1,5 +1,7 @@
 //! The clocks of the machine. Nothing else in defib reads one: time is a value that is passed down.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::model::time::{Mono, Now, Wall};
@@ -27,6 +29,16 @@ pub fn wall() -> Wall {
     Wall::from_ns(read_ns(ClockId::Realtime))
 }
 
+/// CPU time of all threads of this process so far.
+pub fn process_cpu() -> Duration {
+    Duration::from_nanos(u64::try_from(read_ns(ClockId::ProcessCPUTime)).unwrap_or(0))
+}
+
+/// CPU time of the calling thread so far.
+pub fn thread_cpu() -> Duration {
+    Duration::from_nanos(u64::try_from(read_ns(ClockId::ThreadCPUTime)).unwrap_or(0))
+}
+
 fn read_ns(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec.saturating_mul(NS_PER_S).saturating_add(time.tv_nsec)
@@ -42,6 +54,8 @@ mod tests {
         let second = now();
         assert!(second.mono >= first.mono);
         assert!(first.mono > Mono::ZERO);
+        let cpu = thread_cpu();
+        assert!(process_cpu() >= cpu && thread_cpu() >= cpu);
         assert!(first.wall.as_s() > 1_700_000_000, "the machine's date is {:?}", first.wall);
     }
 }

@@ -15,7 +15,7 @@ use probe_core::model::probe::{
 };
 use probe_core::model::time::Mono;
 use probe_core::model::tls::{TlsConfig, TlsTarget};
-use probe_core::ring::UringOptions;
+use probe_core::ring::{RingKind, RingOptions};
 use probe_core::sys::clock;
 use probe_core::wire::{headers, http1, tls, url};
 
@@ -24,8 +24,29 @@ pub const WATCHDOG: Duration = Duration::from_secs(60);
 /// Longer than any test: a probe with this period runs once.
 pub const ONCE: Duration = Duration::from_secs(3_600);
 
+const SLOTS: u32 = 256;
+
 /// Set in a process that runs one test.
 const IS_ALONE: &str = "DEFIB_TEST_IS_ALONE";
+
+/// Makes two tests of each function: one on io_uring, one on epoll.
+macro_rules! on_both_rings {
+    ($($test:ident),+ $(,)?) => {
+        mod uring {
+            $(#[test]
+            fn $test() {
+                super::$test(probe_core::ring::RingKind::Uring);
+            })+
+        }
+        mod epoll {
+            $(#[test]
+            fn $test() {
+                super::$test(probe_core::ring::RingKind::Epoll);
+            })+
+        }
+    };
+}
+pub(crate) use on_both_rings;
 
 pub struct Bench {
     engine: Option<Engine>,
@@ -37,11 +58,11 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new() -> Bench {
-        Bench::with(UringOptions::best(256))
+    pub fn new(ring: RingKind) -> Bench {
+        Bench::with(RingOptions::best(ring, SLOTS))
     }
 
-    pub fn with(options: UringOptions) -> Bench {
+    pub fn with(options: RingOptions) -> Bench {
         let (sender, events) = channel();
         let deliver = move |out: &mut Vec<ProbeEvent>| {
             for event in out.drain(..) {
@@ -133,12 +154,17 @@ impl Bench {
     }
 }
 
-/// Runs `test`, known to the harness as `name`, with no other test in its process.
+/// Runs `test`, known to the harness as `name` with `{ring}` filled in, with no other test in its process.
 #[track_caller]
-pub fn alone(name: &str, test: fn()) {
+pub fn alone(ring: RingKind, name: &str, test: impl FnOnce()) {
     if std::env::var_os(IS_ALONE).is_some() {
         return test();
     }
+    let module = match ring {
+        RingKind::Uring => "uring",
+        RingKind::Epoll => "epoll",
+    };
+    let name = &name.replace("{ring}", module);
     let this = std::env::current_exe().unwrap();
     let output =
         Command::new(this).args(["--exact", name, "--nocapture"]).env(IS_ALONE, "1").output().unwrap();

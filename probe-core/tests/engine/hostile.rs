@@ -7,9 +7,12 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use probe_core::model::probe::Verdict;
+use probe_core::ring::RingKind;
 
-use crate::bench::{Bench, ONCE, alone, check, http, took};
+use crate::bench::{Bench, ONCE, alone, check, http, on_both_rings, took};
 use crate::server::{Request, Server, Threads, half_close, read_to_end, reset, response, write_forever};
+
+on_both_rings!(every_attempt_ends_and_no_neighbour_is_disturbed,);
 
 /// Of a hostile run; no answer of a hostile server needs longer.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -284,19 +287,18 @@ fn expected(case: &Case) -> Option<String> {
     })
 }
 
-#[test]
-fn every_attempt_ends_and_no_neighbour_is_disturbed() {
+fn every_attempt_ends_and_no_neighbour_is_disturbed(ring: RingKind) {
     // Memory is counted by process.
-    alone("hostile::every_attempt_ends_and_no_neighbour_is_disturbed", || {
+    alone(ring, "hostile::{ring}::every_attempt_ends_and_no_neighbour_is_disturbed", || {
         let rss_before_kib = rss_kib();
-        every_attempt_ends();
+        every_attempt_ends(ring);
         let grown_kib = rss_kib().saturating_sub(rss_before_kib);
         assert!(grown_kib < RSS_GROWTH_MAX_KIB, "memory grew by {grown_kib} KiB");
     });
 }
 
-fn every_attempt_ends() {
-    let mut bench = Bench::new();
+fn every_attempt_ends(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     let healthy = Server::http(|_| response(200, "ok"));
     let neighbours: Vec<u32> = (0..NEIGHBOURS)
         .map(|_| bench.arm(http(healthy.addr, "/"), Duration::from_millis(100), Duration::from_secs(30)))

@@ -6,58 +6,72 @@ use std::time::Duration;
 
 use probe_core::engine;
 use probe_core::model::probe::{Host, RunResult, Target, Verdict};
-use probe_core::ring::{TaskRun, UringOptions, Waiting};
+use probe_core::ring::{RingKind, RingOptions, TaskRun, UringOptions, Waiting};
 use probe_core::sys::clock;
 
-use crate::bench::{Bench, check, http, http_with};
+use crate::bench::{Bench, check, http, http_with, on_both_rings};
 use crate::server::{Request, Server, redirect, response};
+
+on_both_rings!(
+    requests_on_the_wire,
+    httpx_09_every_run_is_a_new_connection,
+    statuses_decide,
+    bodies_count_up_to_ten_kib,
+    redirects_are_followed_on_the_same_host,
+    connections_that_fail,
+    http_13_a_server_that_thinks_too_long,
+    ipv6,
+    one_probe_without_an_agent,
+);
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Answers 200 if the request is as the case wants it, else 400.
 #[track_caller]
 fn check_request(
+    bench: &mut Bench,
     id: &str,
     given: &[(&str, &str)],
     is_right: impl Fn(&Request) -> bool + Send + Sync + 'static,
 ) {
     let server = Server::http(move |request| response(if is_right(request) { 200 } else { 400 }, ""));
-    let mut bench = Bench::new();
     let result = bench.run(http_with(server.addr, "/", given), TIMEOUT);
     check(id, server.addr, &result, Verdict::Success, None);
-    bench.stop();
 }
 
-#[test]
-fn requests_on_the_wire() {
-    check_request("HTTP-02", &[("X-Muffins-Or-Cupcakes", "muffins")], |r| {
+fn requests_on_the_wire(ring: RingKind) {
+    let mut whole = Bench::new(ring);
+    let bench = &mut whole;
+    check_request(bench, "HTTP-02", &[("X-Muffins-Or-Cupcakes", "muffins")], |r| {
         r.header("X-Muffins-Or-Cupcakes") == Some("muffins")
     });
-    check_request("HTTP-04", &[("User-Agent", "")], |r| r.header("User-Agent").is_none());
-    check_request("HTTP-05", &[], |r| r.header("User-Agent").is_some_and(|v| v.starts_with("kube-probe/")));
-    check_request("HTTP-06", &[("Accept", "foo/*")], |r| r.header("Accept") == Some("foo/*"));
-    check_request("HTTP-07", &[("Accept", "")], |r| r.header("Accept").is_none());
-    check_request("HTTP-08", &[("User-Agent", "foo/1.0"), ("Accept", "")], |r| {
+    check_request(bench, "HTTP-04", &[("User-Agent", "")], |r| r.header("User-Agent").is_none());
+    check_request(bench, "HTTP-05", &[], |r| {
+        r.header("User-Agent").is_some_and(|v| v.starts_with("kube-probe/"))
+    });
+    check_request(bench, "HTTP-06", &[("Accept", "foo/*")], |r| r.header("Accept") == Some("foo/*"));
+    check_request(bench, "HTTP-07", &[("Accept", "")], |r| r.header("Accept").is_none());
+    check_request(bench, "HTTP-08", &[("User-Agent", "foo/1.0"), ("Accept", "")], |r| {
         r.header("User-Agent") == Some("foo/1.0") && r.header("Accept").is_none()
     });
-    check_request("HTTP-09", &[], |r| r.header("Accept") == Some("*/*"));
-    check_request("HTTP-10", &[("Host", "muffins.cupcakes.org")], |r| {
+    check_request(bench, "HTTP-09", &[], |r| r.header("Accept") == Some("*/*"));
+    check_request(bench, "HTTP-10", &[("Host", "muffins.cupcakes.org")], |r| {
         r.header("Host") == Some("muffins.cupcakes.org")
     });
-    check_request("HTTPX-08", &[("X-A", "1"), ("X-A", "2")], |r| {
+    check_request(bench, "HTTPX-08", &[("X-A", "1"), ("X-A", "2")], |r| {
         r.headers.iter().filter(|line| line.starts_with("X-A: ")).count() == 2
     });
-    check_request("HTTPX-09", &[], |r| {
+    check_request(bench, "HTTPX-09", &[], |r| {
         r.header("Connection") == Some("close")
             && r.header("Accept-Encoding").is_none()
             && r.header("Host").is_some_and(|host| host.starts_with("127.0.0.1:"))
     });
+    whole.stop();
 }
 
-#[test]
-fn httpx_09_every_run_is_a_new_connection() {
+fn httpx_09_every_run_is_a_new_connection(ring: RingKind) {
     let server = Server::http(|_| response(200, ""));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let index = bench.arm(http(server.addr, "/"), Duration::from_millis(2), TIMEOUT);
     for _ in 0..50 {
         assert_eq!(bench.next_of(index).verdict, Verdict::Success);
@@ -94,24 +108,22 @@ fn statuses(bench: &mut Bench) {
     check("HTTP-11", server.addr, &result, Verdict::Failure, Some("Get \"http://{addr}/invalid\": EOF"));
 }
 
-#[test]
-fn statuses_decide() {
-    let mut bench = Bench::new();
+fn statuses_decide(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     statuses(&mut bench);
     bench.stop();
 }
 
 #[test]
 fn statuses_decide_on_the_cooperative_ring() {
-    let mut bench =
-        Bench::with(UringOptions { slots: 8, task_run: TaskRun::Cooperative, waiting: Waiting::InTwoCalls });
+    let options = UringOptions { slots: 8, task_run: TaskRun::Cooperative, waiting: Waiting::InTwoCalls };
+    let mut bench = Bench::with(RingOptions::Uring(options));
     statuses(&mut bench);
     bench.stop();
 }
 
-#[test]
-fn bodies_count_up_to_ten_kib() {
-    let mut bench = Bench::new();
+fn bodies_count_up_to_ten_kib(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     let server = Server::http(|request| {
         let len: usize = request.path().trim_start_matches('/').parse().unwrap();
         response(200, &"a".repeat(len))
@@ -128,9 +140,8 @@ fn bodies_count_up_to_ten_kib() {
     bench.stop();
 }
 
-#[test]
-fn redirects_are_followed_on_the_same_host() {
-    let mut bench = Bench::new();
+fn redirects_are_followed_on_the_same_host(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     let failing = Server::http(|_| response(500, ""));
     let other: SocketAddr = failing.addr;
     let server = Server::http(move |request| match request.path() {
@@ -182,9 +193,8 @@ fn redirects_are_followed_on_the_same_host() {
     bench.stop();
 }
 
-#[test]
-fn connections_that_fail() {
-    let mut bench = Bench::new();
+fn connections_that_fail(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     let gone = Server::http(|_| Vec::new()).addr;
     let result = bench.run(http(gone, "/path"), TIMEOUT);
     let detail = "Get \"http://{addr}/path\": dial tcp {addr}: connect: connection refused";
@@ -192,9 +202,8 @@ fn connections_that_fail() {
     bench.stop();
 }
 
-#[test]
-fn http_13_a_server_that_thinks_too_long() {
-    let mut bench = Bench::new();
+fn http_13_a_server_that_thinks_too_long(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     let server = Server::start("127.0.0.1:0", crate::server::Threads::Each, |stream| {
         crate::server::read_to_end(&stream);
     });
@@ -207,25 +216,23 @@ fn http_13_a_server_that_thinks_too_long() {
     bench.stop();
 }
 
-#[test]
-fn ipv6() {
+fn ipv6(ring: RingKind) {
     let server = Server::http_on("[::1]:0", |request| {
         let is_right = request.header("Host").is_some_and(|host| host.starts_with("[::1]:"));
         response(if is_right { 200 } else { 400 }, "")
     });
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let result = bench.run(http(server.addr, "/"), TIMEOUT);
     check("IPv6", server.addr, &result, Verdict::Success, None);
     bench.stop();
 }
 
-#[test]
-fn one_probe_without_an_agent() {
+fn one_probe_without_an_agent(ring: RingKind) {
     let server = Server::http(|_| response(200, "ok"));
     let Target::Http(mut target) = http(server.addr, "/") else { panic!() };
     target.host = Host::Name("localhost".into());
     let run = |target: &Target| -> RunResult {
-        engine::once(Arc::new(target.clone()), TIMEOUT, clock::now).unwrap()
+        engine::once(ring, Arc::new(target.clone()), TIMEOUT, clock::now).unwrap()
     };
     let result = run(&Target::Http(target.clone()));
     check("by name", server.addr, &result, Verdict::Success, None);

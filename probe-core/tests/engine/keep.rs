@@ -6,9 +6,17 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use probe_core::model::probe::{Target, TcpClose, Verdict};
+use probe_core::ring::{RingKind, RingOptions};
 
-use crate::bench::{Bench, WATCHDOG, http, keeping, tcp};
+use crate::bench::{Bench, WATCHDOG, http, keeping, on_both_rings, tcp};
 use crate::server::{Request, Server, Threads, response};
+
+on_both_rings!(
+    one_connection_serves_many_runs,
+    servers_that_close_after_some_requests_fail_nobody,
+    more_probes_than_places,
+    a_bare_probe_ends_in_order_when_asked,
+);
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const PERIOD: Duration = Duration::from_millis(2);
@@ -25,10 +33,9 @@ fn server(requests: usize) -> Server {
     })
 }
 
-#[test]
-fn one_connection_serves_many_runs() {
+fn one_connection_serves_many_runs(ring: RingKind) {
     let server = server(usize::MAX);
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let index = bench.arm(keeping(http(server.addr, "/")), PERIOD, TIMEOUT);
     for _ in 0..100 {
         assert_eq!(bench.next_of(index).verdict, Verdict::Success);
@@ -39,11 +46,10 @@ fn one_connection_serves_many_runs() {
     assert!(stats.counters.reused >= 99, "{:?}", stats.counters);
 }
 
-#[test]
-fn servers_that_close_after_some_requests_fail_nobody() {
+fn servers_that_close_after_some_requests_fail_nobody(ring: RingKind) {
     for requests in [1, 2, 7] {
         let server = server(requests);
-        let mut bench = Bench::new();
+        let mut bench = Bench::new(ring);
         let index = bench.arm(keeping(http(server.addr, "/")), PERIOD, TIMEOUT);
         for n in 0..200 {
             let result = bench.next_of(index);
@@ -55,10 +61,9 @@ fn servers_that_close_after_some_requests_fail_nobody() {
     }
 }
 
-#[test]
-fn more_probes_than_places() {
+fn more_probes_than_places(ring: RingKind) {
     let server = server(usize::MAX);
-    let mut bench = Bench::with(probe_core::ring::UringOptions::best(8));
+    let mut bench = Bench::with(RingOptions::best(ring, 8));
     let probes: Vec<u32> =
         (0..12).map(|_| bench.arm(keeping(http(server.addr, "/")), PERIOD, TIMEOUT)).collect();
     for _ in 0..50 {
@@ -70,15 +75,14 @@ fn more_probes_than_places() {
     bench.stop();
 }
 
-#[test]
-fn a_bare_probe_ends_in_order_when_asked() {
+fn a_bare_probe_ends_in_order_when_asked(ring: RingKind) {
     let (sender, seen) = channel();
     let server = Server::start("127.0.0.1:0", Threads::Each, move |mut stream| {
         let mut bytes = Vec::new();
         let ended = stream.read_to_end(&mut bytes);
         let _ = sender.send((bytes.len(), ended.map_err(|error| error.kind())));
     });
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     for _ in 0..20 {
         let Target::Tcp(mut target) = tcp(server.addr) else { panic!("a TCP target") };
         target.close = TcpClose::Graceful;

@@ -5,9 +5,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use probe_core::model::probe::Verdict;
+use probe_core::ring::RingKind;
 
-use crate::bench::{Bench, alone, http, tcp};
+use crate::bench::{Bench, alone, http, on_both_rings, tcp};
 use crate::server::{Server, Threads, response};
+
+on_both_rings!(
+    ten_thousand_runs_leave_no_descriptor_and_no_time_wait,
+    engines_that_come_and_go_leave_no_descriptor,
+);
 
 const PROBES: u32 = 50;
 const RUNS_EACH: u32 = 200;
@@ -15,22 +21,21 @@ const ENGINES: u32 = 50;
 /// As /proc/net/tcp writes it.
 const TIME_WAIT: &str = "06";
 
-#[test]
-fn ten_thousand_runs_leave_no_descriptor_and_no_time_wait() {
-    alone("leaks::ten_thousand_runs_leave_no_descriptor_and_no_time_wait", || {
-        let before = descriptors();
-        ten_thousand_runs();
+fn ten_thousand_runs_leave_no_descriptor_and_no_time_wait(ring: RingKind) {
+    alone(ring, "leaks::{ring}::ten_thousand_runs_leave_no_descriptor_and_no_time_wait", || {
+        let before = descriptors_at_rest(ring);
+        ten_thousand_runs(ring);
         assert_eq!(descriptors(), before);
     });
 }
 
-fn ten_thousand_runs() {
+fn ten_thousand_runs(ring: RingKind) {
     let server = Server::http(|_| response(200, "ok"));
     let bare = Server::start("127.0.0.1:0", Threads::One, drop);
     // The ports may have belonged to servers of other tests a moment ago.
     let time_waits = || client_time_waits(server.addr) + client_time_waits(bare.addr);
     let time_waits_before = time_waits();
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let timeout = Duration::from_secs(30);
     let mut probes: Vec<u32> = Vec::new();
     for n in 0..PROBES {
@@ -56,19 +61,24 @@ fn ten_thousand_runs() {
     assert_eq!(stats.counters.replaced_sockets, 0, "{:?}", stats.counters);
 }
 
-#[test]
-fn engines_that_come_and_go_leave_no_descriptor() {
-    alone("leaks::engines_that_come_and_go_leave_no_descriptor", || {
-        let before = descriptors();
+fn engines_that_come_and_go_leave_no_descriptor(ring: RingKind) {
+    alone(ring, "leaks::{ring}::engines_that_come_and_go_leave_no_descriptor", || {
+        let before = descriptors_at_rest(ring);
         for _ in 0..ENGINES {
             let server = Server::http(|_| response(200, "ok"));
-            let mut bench = Bench::new();
+            let mut bench = Bench::new(ring);
             let result = bench.run(http(server.addr, "/"), Duration::from_secs(30));
             assert_eq!(result.verdict, Verdict::Success);
             bench.stop();
         }
         assert_eq!(descriptors(), before);
     });
+}
+
+/// After a first engine: with its first runtime tokio opens two descriptors that stay for the whole process.
+fn descriptors_at_rest(ring: RingKind) -> usize {
+    Bench::new(ring).stop();
+    descriptors()
 }
 
 fn descriptors() -> usize {

@@ -4,16 +4,24 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use probe_core::model::probe::Verdict;
+use probe_core::ring::RingKind;
 use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
 
-use crate::bench::{Bench, check, tcp, took};
+use crate::bench::{Bench, check, on_both_rings, tcp, took};
 use crate::server::{Server, Threads, read_to_end};
+
+on_both_rings!(
+    open_and_closed_ports,
+    a_server_that_never_accepts_is_open,
+    nothing_is_sent_and_the_connection_ends,
+    tcp_04_an_address_that_does_not_answer,
+    stopping_ends_hundreds_of_connections_in_every_state,
+);
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-#[test]
-fn open_and_closed_ports() {
-    let mut bench = Bench::new();
+fn open_and_closed_ports(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         let server = Server::start(listen, Threads::One, drop);
         let result = bench.run(tcp(server.addr), TIMEOUT);
@@ -32,25 +40,23 @@ fn open_and_closed_ports() {
     bench.stop();
 }
 
-#[test]
-fn a_server_that_never_accepts_is_open() {
+fn a_server_that_never_accepts_is_open(ring: RingKind) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let addr = listener.local_addr().unwrap();
     let result = bench.run(tcp(addr), TIMEOUT);
     check("backlog", addr, &result, Verdict::Success, None);
     bench.stop();
 }
 
-#[test]
-fn nothing_is_sent_and_the_connection_ends() {
+fn nothing_is_sent_and_the_connection_ends(ring: RingKind) {
     let (sender, seen) = std::sync::mpsc::channel();
     let server = Server::start("127.0.0.1:0", Threads::Each, move |mut stream| {
         let mut bytes = Vec::new();
         let ended = std::io::Read::read_to_end(&mut stream, &mut bytes);
         let _ = sender.send((bytes.len(), ended.map_err(|error| error.kind())));
     });
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     assert_eq!(bench.run(tcp(server.addr), TIMEOUT).verdict, Verdict::Success);
     let (len, ended) = seen.recv_timeout(crate::bench::WATCHDOG).unwrap();
     assert_eq!(len, 0);
@@ -79,10 +85,9 @@ fn black_hole() -> (SocketAddr, impl Sized) {
     (addr, (listener, filling, waiting))
 }
 
-#[test]
-fn tcp_04_an_address_that_does_not_answer() {
+fn tcp_04_an_address_that_does_not_answer(ring: RingKind) {
     let (addr, _open) = black_hole();
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let timeout = Duration::from_secs(1);
     let result = bench.run(tcp(addr), timeout);
     check("TCP-04", addr, &result, Verdict::Failure, Some("dial tcp {addr}: i/o timeout"));
@@ -93,11 +98,10 @@ fn tcp_04_an_address_that_does_not_answer() {
     bench.stop();
 }
 
-#[test]
-fn stopping_ends_hundreds_of_connections_in_every_state() {
+fn stopping_ends_hundreds_of_connections_in_every_state(ring: RingKind) {
     let (addr, _open) = black_hole();
     let hung = Server::start("127.0.0.1:0", Threads::Each, |stream| read_to_end(&stream));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     for _ in 0..100 {
         bench.arm(tcp(addr), TIMEOUT, TIMEOUT);
         bench.arm(crate::bench::http(hung.addr, "/"), TIMEOUT, TIMEOUT);

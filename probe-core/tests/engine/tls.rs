@@ -7,12 +7,25 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use probe_core::model::probe::{Target, Verdict};
+use probe_core::ring::RingKind;
 use probe_core::wire::tls::verified_by;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::bench::{Bench, WATCHDOG, check, http, https, keeping};
+use crate::bench::{Bench, WATCHDOG, check, http, https, keeping, on_both_rings};
 use crate::server::{Server, Threads, half_close, read_to_end, redirect, response};
+
+on_both_rings!(
+    one_run_has_the_times_of_its_phases,
+    statuses_decide_over_tls_too,
+    bodies_of_all_sizes,
+    certificates_are_checked_when_asked,
+    servers_that_do_not_speak_tls,
+    a_handshake_that_hangs_ends_with_the_timeout,
+    redirects_between_http_and_https,
+    one_session_serves_many_runs,
+    an_idle_session_ends_in_order,
+);
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -89,12 +102,11 @@ fn check_ends(ends: &Receiver<Result<(), String>>, count: usize) {
     }
 }
 
-#[test]
-fn statuses_decide_over_tls_too() {
+fn statuses_decide_over_tls_too(ring: RingKind) {
     let (sender, ends) = channel();
     let identity = identity(&["example.com"]);
     let server = serve(&identity, sender, |path| response(path[1..].parse().unwrap_or(200), "body"));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     for (path, verdict, detail) in [
         ("/200", Verdict::Success, None),
         ("/503", Verdict::Failure, Some("HTTP probe failed with statuscode: 503")),
@@ -107,11 +119,10 @@ fn statuses_decide_over_tls_too() {
     bench.stop();
 }
 
-#[test]
-fn bodies_of_all_sizes() {
+fn bodies_of_all_sizes(ring: RingKind) {
     let identity = identity(&["example.com"]);
     let server = serve_quietly(&identity, |path| response(200, &"a".repeat(path[1..].parse().unwrap())));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     for len in [0, 1, 9_000, 10_239, 10_240, 10_241, 16_384, 100_000, 1_000_000] {
         let result = bench.run(https(server.addr, &format!("/{len}"), None), TIMEOUT);
         check(&len.to_string(), server.addr, &result, Verdict::Success, None);
@@ -119,14 +130,13 @@ fn bodies_of_all_sizes() {
     bench.stop();
 }
 
-#[test]
-fn certificates_are_checked_when_asked() {
+fn certificates_are_checked_when_asked(ring: RingKind) {
     let (ours, other) = (identity(&["shop.example.com"]), identity(&["shop.example.com"]));
     let (sender, ends) = channel();
     let server = serve(&ours, sender, |_| response(200, ""));
     let trusted = verified_by(ours.pem.as_bytes()).unwrap();
     let untrusted = verified_by(other.pem.as_bytes()).unwrap();
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let result = bench.run(https(server.addr, "/", Some((trusted.clone(), "shop.example.com"))), TIMEOUT);
     check("trusted", server.addr, &result, Verdict::Success, None);
     check_ends(&ends, 1);
@@ -144,9 +154,8 @@ fn certificates_are_checked_when_asked() {
     bench.stop();
 }
 
-#[test]
-fn servers_that_do_not_speak_tls() {
-    let mut bench = Bench::new();
+fn servers_that_do_not_speak_tls(ring: RingKind) {
+    let mut bench = Bench::new(ring);
     let get = "Get \"https://{addr}/\": ";
     // To TLS it says what plain servers say, to a request it answers.
     let plain = Server::start("127.0.0.1:0", Threads::One, |mut stream| {
@@ -202,10 +211,9 @@ fn servers_that_do_not_speak_tls() {
     bench.stop();
 }
 
-#[test]
-fn a_handshake_that_hangs_ends_with_the_timeout() {
+fn a_handshake_that_hangs_ends_with_the_timeout(ring: RingKind) {
     let silent = Server::start("127.0.0.1:0", Threads::Each, |stream| read_to_end(&stream));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let result = bench.run(https(silent.addr, "/", None), Duration::from_millis(150));
     let text =
         "Get \"https://{addr}/\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
@@ -213,8 +221,7 @@ fn a_handshake_that_hangs_ends_with_the_timeout() {
     bench.stop();
 }
 
-#[test]
-fn redirects_between_http_and_https() {
+fn redirects_between_http_and_https(ring: RingKind) {
     let identity = identity(&["example.com"]);
     let end = Server::http(|_| response(200, "plain"));
     let plain_addr = end.addr;
@@ -226,7 +233,7 @@ fn redirects_between_http_and_https() {
     let secure_addr = secure.addr;
     let start =
         Server::http(move |request| redirect(302, &format!("https://{secure_addr}{}", request.path())));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     for (id, target) in [
         ("http to https", http(start.addr, "/x")),
         ("and back", http(start.addr, "/down")),
@@ -239,11 +246,10 @@ fn redirects_between_http_and_https() {
     bench.stop();
 }
 
-#[test]
-fn one_session_serves_many_runs() {
+fn one_session_serves_many_runs(ring: RingKind) {
     let identity = identity(&["example.com"]);
     let server = serve_quietly(&identity, |_| response(200, "ok"));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let index = bench.arm(keeping(https(server.addr, "/", None)), Duration::from_millis(2), TIMEOUT);
     for _ in 0..50 {
         assert_eq!(bench.next_of(index).verdict, Verdict::Success);
@@ -254,24 +260,22 @@ fn one_session_serves_many_runs() {
     assert!(stats.counters.reused >= 49, "{:?}", stats.counters);
 }
 
-#[test]
-fn an_idle_session_ends_in_order() {
+fn an_idle_session_ends_in_order(ring: RingKind) {
     let (sender, ends) = channel();
     let identity = identity(&["example.com"]);
     let server = serve(&identity, sender, |_| response(200, "ok"));
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     // Its outcome is in, so nothing is in flight when it is dropped.
     assert_eq!(bench.run(keeping(https(server.addr, "/", None)), TIMEOUT).verdict, Verdict::Success);
     check_ends(&ends, 1);
     bench.stop();
 }
 
-#[test]
-fn one_run_has_the_times_of_its_phases() {
+fn one_run_has_the_times_of_its_phases(ring: RingKind) {
     let identity = identity(&["example.com"]);
     let server = serve_quietly(&identity, |_| response(200, "ok"));
     let target = Arc::new(https(server.addr, "/", None));
-    let result = probe_core::engine::once(target, TIMEOUT, probe_core::sys::clock::now).unwrap();
+    let result = probe_core::engine::once(ring, target, TIMEOUT, probe_core::sys::clock::now).unwrap();
     check("once", server.addr, &result, Verdict::Success, None);
     let phases = result.phases;
     let times = [phases.submitted, phases.connected, phases.sent, phases.first_byte, Some(phases.done)];

@@ -8,8 +8,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use probe_core::model::probe::{Target, Verdict};
+use probe_core::ring::RingKind;
 
-use crate::bench::{Bench, at_path, check, http, tcp};
+use crate::bench::{Bench, at_path, check, http, on_both_rings, tcp};
+
+on_both_rings!(
+    descriptors_that_a_server_passes_are_not_taken,
+    http_over_a_unix_socket,
+    nobody_at_the_path,
+    a_connection_to_a_path_is_a_whole_probe,
+    a_full_backlog_at_a_path_waits_for_the_deadline,
+);
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -33,8 +42,7 @@ fn request_of(stream: &UnixStream) -> Vec<String> {
     BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect()
 }
 
-#[test]
-fn http_over_a_unix_socket() {
+fn http_over_a_unix_socket(ring: RingKind) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web.sock");
     let (sender, requests) = std::sync::mpsc::channel();
@@ -42,7 +50,7 @@ fn http_over_a_unix_socket() {
         sender.send(request_of(&stream)).unwrap();
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     for _ in 0..6 {
         let result = bench.run(at_path(http(named(), "/healthz"), &path), TIMEOUT);
         check("over a path", named(), &result, Verdict::Success, None);
@@ -52,12 +60,11 @@ fn http_over_a_unix_socket() {
     bench.stop();
 }
 
-#[test]
-fn nobody_at_the_path() {
+fn nobody_at_the_path(ring: RingKind) {
     let dir = tempfile::tempdir().unwrap();
     let (missing, dead) = (dir.path().join("missing.sock"), dir.path().join("dead.sock"));
     drop(UnixListener::bind(&dead).unwrap());
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let mut failed = |target: Target, path: &Path, context: &str, words: &str| {
         let result = bench.run(at_path(target, path), TIMEOUT);
         let text = format!("{context}dial unix {}: connect: {words}", path.display());
@@ -69,8 +76,7 @@ fn nobody_at_the_path() {
     bench.stop();
 }
 
-#[test]
-fn a_connection_to_a_path_is_a_whole_probe() {
+fn a_connection_to_a_path_is_a_whole_probe(ring: RingKind) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.sock");
     let (sender, seen) = std::sync::mpsc::channel();
@@ -79,7 +85,7 @@ fn a_connection_to_a_path_is_a_whole_probe() {
         let ended = stream.read_to_end(&mut bytes);
         sender.send((bytes.len(), ended.is_ok())).unwrap();
     });
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let index = bench.arm(at_path(tcp(named()), &path), Duration::from_millis(2), TIMEOUT);
     for _ in 0..20 {
         assert_eq!(bench.next_of(index).verdict, Verdict::Success);
@@ -92,9 +98,8 @@ fn a_connection_to_a_path_is_a_whole_probe() {
     bench.stop();
 }
 
-#[test]
-fn descriptors_that_a_server_passes_are_not_taken() {
-    crate::bench::alone("unix::descriptors_that_a_server_passes_are_not_taken", || {
+fn descriptors_that_a_server_passes_are_not_taken(ring: RingKind) {
+    crate::bench::alone(ring, "unix::{ring}::descriptors_that_a_server_passes_are_not_taken", || {
         use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
@@ -107,7 +112,7 @@ fn descriptors_that_a_server_passes_are_not_taken() {
             let answer = std::io::IoSlice::new(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             sendmsg(&stream, &[answer], &mut control, SendFlags::empty()).unwrap();
         });
-        let mut bench = Bench::new();
+        let mut bench = Bench::new(ring);
         let mut run = || bench.run(at_path(http(named(), "/"), &path), TIMEOUT).verdict;
         assert_eq!(run(), Verdict::Success);
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
@@ -121,8 +126,7 @@ fn descriptors_that_a_server_passes_are_not_taken() {
     });
 }
 
-#[test]
-fn a_full_backlog_at_a_path_waits_for_the_deadline() {
+fn a_full_backlog_at_a_path_waits_for_the_deadline(ring: RingKind) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("full.sock");
     let listener =
@@ -132,7 +136,7 @@ fn a_full_backlog_at_a_path_waits_for_the_deadline() {
     rustix::net::listen(&listener, 0).unwrap();
     // The kernel takes one more than the backlog.
     let _first = UnixStream::connect(&path).unwrap();
-    let mut bench = Bench::new();
+    let mut bench = Bench::new(ring);
     let result = bench.run(at_path(tcp(named()), &path), Duration::from_millis(100));
     let text = format!("dial unix {}: i/o timeout", path.display());
     check("full", named(), &result, Verdict::Failure, Some(&text));

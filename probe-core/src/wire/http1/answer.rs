@@ -158,9 +158,9 @@ impl Answer {
         loop {
             let rest = &data[start..];
             if self.stage == Stage::StatusLine
-                && let Some(end) = rest.iter().position(|byte| *byte == b'\n')
+                && let Some(offset) = rest[self.searched..].iter().position(|byte| *byte == b'\n')
             {
-                check_status_line(&rest[..end])?;
+                check_status_line(&rest[..self.searched + offset])?;
                 self.stage = Stage::Headers;
             }
             let Some(len) = head_end(rest, self.searched) else {

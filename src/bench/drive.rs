@@ -1,0 +1,190 @@
+//! Engines armed, waited for and stopped.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use probe_core::engine::{Clocks, Engine, EngineError};
+use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
+use probe_core::model::limits::{BENCH_ARM_WAIT, ENGINE_SLOTS_DEFAULT, PROBE_ATTEMPTS};
+use probe_core::model::probe::{Arm, ProbeCmd, ProbeEvent};
+use probe_core::model::time::Mono;
+use probe_core::ring::UringOptions;
+use probe_core::sys::clock;
+
+use super::collect::Collected;
+use super::plan::Plan;
+use super::progress::Point;
+use super::report::Report;
+use super::server::Server;
+
+/// Between arming and the first due run: so much, and so much more for each target.
+const LEAD: Duration = Duration::from_millis(100);
+const LEAD_PER_TARGET: Duration = Duration::from_micros(10);
+/// An engine that takes no more commands is asked again after this.
+const ARM_AGAIN: Duration = Duration::from_millis(1);
+/// Commands that are handed to an engine at once.
+const ARM_BATCH: usize = 1_024;
+/// After the last run was due the outcomes of those in flight are awaited for their timeout, in all attempts, and this.
+const OUTCOME_GRACE: Duration = Duration::from_secs(1);
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// A benchmark that could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the engine took none of the probes for {BENCH_ARM_WAIT:?}: see its message above")]
+    NotArmed,
+}
+
+/// What engines and the waiting thread share.
+struct Shared {
+    /// One for each engine, so that none waits for another.
+    collected: Vec<Mutex<Collected>>,
+    /// Runs that count and have not ended.
+    left: AtomicU64,
+    all_done: Sender<()>,
+    end: Mono,
+}
+
+/// Runs the plan. `show` is called every second with the point before, this one, and everything since the start.
+///
+/// # Errors
+/// The kernel refuses a ring, or a thread.
+pub fn run(
+    plan: Plan,
+    server: Option<&Server>,
+    mut show: impl FnMut(Point, Point, &Collected),
+) -> Result<Report, DriveError> {
+    let load = plan.load;
+    let start = clock::mono().after(LEAD + LEAD_PER_TARGET * load.targets);
+    let end = start.after(load.duration);
+    let (all_done, done) = bounded(1);
+    let shared = Arc::new(Shared {
+        collected: (0..plan.shards).map(|_| Mutex::new(Collected::new())).collect(),
+        left: AtomicU64::new(load.due_runs()),
+        all_done,
+        end,
+    });
+    let engines = (0..plan.shards)
+        .map(|shard| start_engine(shard, Arc::clone(&shared)))
+        .collect::<Result<Vec<Engine>, EngineError>>()?;
+    arm(&plan, &engines, start)?;
+
+    let _ = done.recv_timeout(start.since(clock::mono()));
+    let cpu = || (clock::process_cpu(), server.map(Server::cpu));
+    let (cpu_before, server_before) = cpu();
+    watch(&done, start, end, &shared, &mut show);
+    let (cpu_after, server_after) = cpu();
+    // Runs that were due in time may end later; the load goes on meanwhile, as it was.
+    let last = end.after(plan.timeout * PROBE_ATTEMPTS + OUTCOME_GRACE);
+    if shared.left.load(Ordering::Acquire) > 0 {
+        let _ = done.recv_timeout(last.since(clock::mono()));
+    }
+    for engine in engines {
+        engine.stop()?;
+    }
+    let server_cpu = server_before.zip(server_after).map(|(before, after)| after.saturating_sub(before));
+    let cpu = cpu_after.saturating_sub(cpu_before).saturating_sub(server_cpu.unwrap_or_default());
+    Ok(Report { plan, collected: total(&shared), cpu, server_cpu })
+}
+
+/// Waits until the last run was due, showing what has come every second.
+fn watch(
+    done: &Receiver<()>,
+    start: Mono,
+    end: Mono,
+    shared: &Shared,
+    show: &mut impl FnMut(Point, Point, &Collected),
+) {
+    let mut before = Point::default();
+    loop {
+        let now = clock::mono();
+        if now >= end {
+            return;
+        }
+        let next = start.after(before.at + PROGRESS_EVERY).min(end);
+        match done.recv_timeout(next.since(now)) {
+            // Everything that was due has ended; the time goes on to its end, so that rates are per second of it.
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let collected = total(shared);
+        let now = Point { at: clock::mono().since(start), done: collected.done() };
+        show(before, now, &collected);
+        before = now;
+    }
+}
+
+fn total(shared: &Shared) -> Collected {
+    let mut total = Collected::new();
+    for collected in &shared.collected {
+        total.add(&collected.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    total
+}
+
+fn start_engine(shard: u16, shared: Arc<Shared>) -> Result<Engine, EngineError> {
+    let options = UringOptions::best(ENGINE_SLOTS_DEFAULT);
+    let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
+    let deliver = move |events: &mut Vec<ProbeEvent>| shared.take(usize::from(shard), events);
+    Engine::start(&format!("bench-{shard}"), options, clocks, deliver)
+}
+
+impl Shared {
+    /// Called on the engine's thread with what one turn brought.
+    fn take(&self, shard: usize, events: &mut Vec<ProbeEvent>) {
+        let mut counted = 0;
+        let mut collected = self.collected[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events.drain(..) {
+            // Nothing but outcomes comes: targets are addresses, and nothing is asked for once.
+            if let ProbeEvent::Outcome(outcome) = event
+                && collected.note(&outcome.result, self.end)
+            {
+                counted += 1;
+            }
+        }
+        drop(collected);
+        if counted > 0 && self.left.fetch_sub(counted, Ordering::AcqRel) == counted {
+            let _ = self.all_done.try_send(());
+        }
+    }
+}
+
+fn arm(plan: &Plan, engines: &[Engine], start: Mono) -> Result<(), DriveError> {
+    let inboxes: Vec<_> = engines.iter().map(Engine::inbox).collect();
+    for (shard, inbox) in (0..).zip(&inboxes) {
+        let mine: Vec<u32> = (shard..plan.load.targets).step_by(inboxes.len()).collect();
+        for batch in mine.chunks(ARM_BATCH) {
+            let mut commands: Vec<ProbeCmd> =
+                batch.iter().map(|target| arm_of(plan, *target, start)).collect();
+            let give_up = clock::mono().after(BENCH_ARM_WAIT);
+            inbox.send(&mut commands);
+            while !commands.is_empty() {
+                if clock::mono() >= give_up {
+                    return Err(DriveError::NotArmed);
+                }
+                thread::park_timeout(ARM_AGAIN);
+                inbox.send(&mut commands);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn arm_of(plan: &Plan, target: u32, start: Mono) -> ProbeCmd {
+    ProbeCmd::Arm(Box::new(Arm {
+        probe: ProbeKey { executor: 0, index: target },
+        generation: 1,
+        instance: InstanceId { pod: PodUid(0), container: ContainerIx(0), restart_count: 0 },
+        target: Arc::clone(&plan.target),
+        first_due: start.after(plan.load.first_due(target)),
+        period: plan.load.period,
+        timeout: plan.timeout,
+        // Every run is told of by itself, with its phases.
+        report_successes: u32::MAX,
+    }))
+}
