@@ -211,8 +211,7 @@ impl Observer {
         }
         let verdict = outcome.result.verdict;
         // An engine that stalled for a tenth of the timeout may say that it does not know.
-        let timeout =
-            std::time::Duration::from_secs(spec.probe(owner.kind).map_or(1, |p| p.timeout_s.into()));
+        let timeout = spec.probe(owner.kind).map_or(std::time::Duration::from_secs(1), |p| p.timeout);
         if verdict == Verdict::Inconclusive && self.weather.stall_max * UNWATCHED_PARTS >= timeout {
             return;
         }
