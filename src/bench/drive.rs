@@ -11,7 +11,7 @@ use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
 use probe_core::model::limits::{BENCH_ARM_WAIT, ENGINE_SLOTS_DEFAULT, PROBE_ATTEMPTS};
 use probe_core::model::probe::{Arm, ProbeCmd, ProbeEvent};
 use probe_core::model::time::Mono;
-use probe_core::ring::UringOptions;
+use probe_core::ring::{RingKind, RingOptions};
 use probe_core::sys::clock;
 
 use super::collect::Collected;
@@ -19,6 +19,7 @@ use super::plan::Plan;
 use super::progress::Point;
 use super::report::Report;
 use super::server::Server;
+use crate::rings::Rings;
 
 /// Between arming and the first due run: so much, and so much more for each target.
 const LEAD: Duration = Duration::from_millis(100);
@@ -30,15 +31,6 @@ const ARM_BATCH: usize = 1_024;
 /// After the last run was due the outcomes of those in flight are awaited for their timeout, in all attempts, and this.
 const OUTCOME_GRACE: Duration = Duration::from_secs(1);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-
-/// A benchmark that could not be run.
-#[derive(Debug, thiserror::Error)]
-pub enum DriveError {
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error("the engine took none of the probes for {BENCH_ARM_WAIT:?}: see its message above")]
-    NotArmed,
-}
 
 /// What engines and the waiting thread share.
 struct Shared {
@@ -58,7 +50,7 @@ pub fn run(
     plan: Plan,
     server: Option<&Server>,
     mut show: impl FnMut(Point, Point, &Collected),
-) -> Result<Report, DriveError> {
+) -> anyhow::Result<Report> {
     let load = plan.load;
     let start = clock::mono().after(LEAD + LEAD_PER_TARGET * load.targets);
     let end = start.after(load.duration);
@@ -69,9 +61,10 @@ pub fn run(
         all_done,
         end,
     });
+    let mut rings = Rings::new(plan.engine, |text: &str| eprintln!("warning: {text}"));
     let engines = (0..plan.shards)
-        .map(|shard| start_engine(shard, Arc::clone(&shared)))
-        .collect::<Result<Vec<Engine>, EngineError>>()?;
+        .map(|shard| rings.with(|ring| start_engine(shard, ring, Arc::clone(&shared))))
+        .collect::<anyhow::Result<Vec<Engine>>>()?;
     arm(&plan, &engines, start)?;
 
     let _ = done.recv_timeout(start.since(clock::mono()));
@@ -127,8 +120,8 @@ fn total(shared: &Shared) -> Collected {
     total
 }
 
-fn start_engine(shard: u16, shared: Arc<Shared>) -> Result<Engine, EngineError> {
-    let options = UringOptions::best(ENGINE_SLOTS_DEFAULT);
+fn start_engine(shard: u16, ring: RingKind, shared: Arc<Shared>) -> Result<Engine, EngineError> {
+    let options = RingOptions::best(ring, ENGINE_SLOTS_DEFAULT);
     let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
     let deliver = move |events: &mut Vec<ProbeEvent>| shared.take(usize::from(shard), events);
     Engine::start(&format!("bench-{shard}"), options, clocks, deliver)
@@ -154,7 +147,7 @@ impl Shared {
     }
 }
 
-fn arm(plan: &Plan, engines: &[Engine], start: Mono) -> Result<(), DriveError> {
+fn arm(plan: &Plan, engines: &[Engine], start: Mono) -> anyhow::Result<()> {
     let inboxes: Vec<_> = engines.iter().map(Engine::inbox).collect();
     for (shard, inbox) in (0..).zip(&inboxes) {
         let mine: Vec<u32> = (shard..plan.load.targets).step_by(inboxes.len()).collect();
@@ -165,7 +158,9 @@ fn arm(plan: &Plan, engines: &[Engine], start: Mono) -> Result<(), DriveError> {
             inbox.send(&mut commands);
             while !commands.is_empty() {
                 if clock::mono() >= give_up {
-                    return Err(DriveError::NotArmed);
+                    anyhow::bail!(
+                        "the engine took none of the probes for {BENCH_ARM_WAIT:?}: see its message above"
+                    );
                 }
                 thread::park_timeout(ARM_AGAIN);
                 inbox.send(&mut commands);

@@ -6,6 +6,8 @@ use std::time::Duration;
 use probe_core::model::limits::{BENCH_PERIOD_MAX, BENCH_PERIOD_MIN};
 use probe_core::model::probe::Target;
 
+use crate::cli::args::EngineKind;
+
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// A benchmark that can be run.
@@ -18,6 +20,8 @@ pub struct Plan {
     pub target: Arc<Target>,
     pub load: Load,
     pub timeout: Duration,
+    /// What carries the probes.
+    pub engine: EngineKind,
     pub shards: u16,
 }
 

@@ -196,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::bench::plan::Load;
+    use crate::cli::args::EngineKind;
 
     fn report() -> Report {
         let mut collected = Collected::new();
@@ -217,6 +218,7 @@ mod tests {
             is_built_in: true,
             target: Arc::new(Target::Exec),
             load,
+            engine: EngineKind::Uring,
             timeout: Duration::from_secs(1),
             shards: 1,
         };

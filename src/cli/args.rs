@@ -345,6 +345,9 @@ pub struct BenchArgs {
     /// Timeout of a run; up to 10m
     #[arg(long, value_name = "DURATION", value_parser = bench_timeout, default_value = "1s")]
     pub timeout: Duration,
+    /// What carries the probes
+    #[arg(long, value_enum, default_value_t = EngineKind::Auto)]
+    pub engine: EngineKind,
     /// Threads that probe, each with an io_uring of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(BENCH_SHARDS_MAX)), default_value_t = 1)]
     pub shards: u16,

@@ -56,6 +56,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
         is_built_in: server.is_some(),
         load,
         timeout: args.timeout,
+        engine: args.engine,
         shards: args.shards,
     };
     let line = Line { is_terminal: io::stderr().is_terminal(), duration: load.duration };

@@ -15,7 +15,7 @@ use clap::Args;
 use test_support::{Agent, World, eventually};
 
 use super::report::{Bound, Report};
-use super::server::{Counts, Script, Server};
+use super::server::{Counts, Delays, Plan, Script, Server};
 use super::usage;
 use crate::clock::Stopwatch;
 use crate::repo::{Repo, run as run_command};
@@ -58,7 +58,8 @@ pub fn run(repo: &Repo, args: &SmokeArgs) -> Result<()> {
     }
     let listener =
         world.net().inside(|| TcpListener::bind(("127.0.0.1", PORT))).context("the server's port")?;
-    let server = Server::start(listener, pods * CONTAINERS_PER_POD, SCRIPT, (cpus > 1).then_some(cpus - 1))?;
+    let plan = Plan { targets: pods * CONTAINERS_PER_POD, script: SCRIPT, delays: Delays::NONE };
+    let server = Server::start(listener, plan, (cpus > 1).then_some(cpus - 1))?;
     let manifest = world.write("smoke.yaml", &manifest(pods));
 
     let watch = Stopwatch::start();

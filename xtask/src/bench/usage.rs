@@ -31,7 +31,8 @@ pub fn of_agent(agent: u32, binary: &Path) -> Result<Usage> {
     Ok(total)
 }
 
-fn of_process(pid: u32) -> Result<Usage> {
+/// One process with all its threads.
+pub fn of_process(pid: u32) -> Result<Usage> {
     let read = |name: &str| {
         let path = format!("/proc/{pid}/{name}");
         fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))

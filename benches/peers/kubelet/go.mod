@@ -1,0 +1,3 @@
+module defib.dev/benches/peers/kubelet
+
+go 1.22

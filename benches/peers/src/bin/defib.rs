@@ -1,0 +1,48 @@
+//! defib on its real path: pods in an executor shard, which applies thresholds; an engine shard on its io_uring;
+//! and a runtime that answers every start at once, so that there are 100,000 containers without a process.
+
+#[path = "defib/node.rs"]
+mod node;
+#[path = "defib/pods.rs"]
+mod pods;
+#[path = "defib/watch.rs"]
+mod watch;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use peers::{Control, Load, Percentiles, Phase, heap};
+use probe_core::engine::Stats;
+
+use node::Node;
+use pods::Probes;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    load: Load,
+}
+
+fn main() -> Result<()> {
+    let load = Cli::parse().load;
+    let without_probes = node::bytes_without_probes(load)?;
+    let specs = pods::specs(load, Probes::Liveness)?;
+    let node = Node::start(load)?;
+    let empty = heap::allocated_bytes();
+    node.run(&specs)?;
+    let control = Control::ready()?;
+    node.follow(&control);
+
+    control.wait_for(Phase::Measuring);
+    let earlier = node.stats();
+    let with_probes = heap::allocated_bytes().saturating_sub(empty);
+    control.wait_for(Phase::Over);
+    let (stats, mut report) = node.stop()?;
+
+    let mut lateness_us = stats.lateness_us.clone();
+    lateness_us.subtract(&earlier.lateness_us).context("lateness since the warm-up")?;
+    let unknown = |stats: &Stats| stats.counters.inconclusive + stats.counters.errored;
+    report.inconclusive = unknown(&stats) - unknown(&earlier);
+    report.lateness_us = Some(Percentiles::from(&lateness_us));
+    report.state_bytes = Some(with_probes.saturating_sub(without_probes));
+    report.print()
+}

@@ -1,0 +1,156 @@
+//! What a contestant tells of its run.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use probe_core::model::time::Wall;
+use serde::Serialize;
+
+/// Response times reported at most: 100 a second for the longest run there is.
+pub const RESPONSES_MAX: usize = 100_000;
+const LATENESS_MAX_US: u64 = 60_000_000;
+const LATENESS_DIGITS: u8 = 2;
+
+/// The response time of one probe of a watched target.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Response {
+    pub target: u32,
+    /// When the connection was begun, on CLOCK_REALTIME.
+    pub began_ns: i64,
+    pub took_ns: u64,
+}
+
+/// From due to begun, of all probes of the measured window.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Percentiles {
+    pub p50: u64,
+    pub p99: u64,
+    pub p999: u64,
+}
+
+impl From<&Histogram<u64>> for Percentiles {
+    fn from(histogram: &Histogram<u64>) -> Percentiles {
+        let at = |share| histogram.value_at_quantile(share);
+        Percentiles { p50: at(0.5), p99: at(0.99), p999: at(0.999) }
+    }
+}
+
+/// Printed as one line of JSON. All of it since the begin of the measured window.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Failures that look like scripted ones, by target: status 503, or a refused connection.
+    pub scripted: Vec<(u32, u64)>,
+    /// All others. No target fails that way.
+    pub other_failures: u64,
+    /// One of them, for people.
+    pub example: Option<String>,
+    pub inconclusive: u64,
+    /// None where the contestant has no schedule of its own to be late against.
+    pub lateness_us: Option<Percentiles>,
+    pub responses: Vec<Response>,
+    /// Memory that exists because of the probes alone; None: take all of the process.
+    pub state_bytes: Option<u64>,
+}
+
+impl Report {
+    /// # Errors
+    /// Standard output is closed.
+    pub fn print(&self) -> Result<()> {
+        let line = serde_json::to_string(self).context("the report")?;
+        let mut out = std::io::stdout();
+        writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output")
+    }
+}
+
+/// Counts while it runs; what contestants without counters of their own use.
+#[derive(Debug)]
+pub struct Tally {
+    scripted: BTreeMap<u32, u64>,
+    other_failures: u64,
+    example: Option<String>,
+    lateness_us: Histogram<u64>,
+    responses: Vec<Response>,
+}
+
+impl Tally {
+    /// # Errors
+    /// Never: the bounds of the histogram are constants that it takes.
+    pub fn new() -> Result<Tally> {
+        let lateness_us =
+            Histogram::new_with_max(LATENESS_MAX_US, LATENESS_DIGITS).context("the histogram")?;
+        Ok(Tally {
+            scripted: BTreeMap::new(),
+            other_failures: 0,
+            example: None,
+            lateness_us,
+            responses: Vec::new(),
+        })
+    }
+
+    pub fn late(&mut self, by: Duration) {
+        self.lateness_us.saturating_record(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    pub fn failed_by_script(&mut self, target: u32) {
+        *self.scripted.entry(target).or_default() += 1;
+    }
+
+    pub fn failed(&mut self, why: impl FnOnce() -> String) {
+        self.other_failures += 1;
+        self.example.get_or_insert_with(why);
+    }
+
+    pub fn responded(&mut self, target: u32, began: Wall, took: Duration) {
+        if self.responses.len() < RESPONSES_MAX {
+            let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.responses.push(Response { target, began_ns: began.as_ns(), took_ns });
+        }
+    }
+
+    pub fn report(&mut self) -> Report {
+        Report {
+            scripted: std::mem::take(&mut self.scripted).into_iter().collect(),
+            other_failures: self.other_failures,
+            example: self.example.take(),
+            inconclusive: 0,
+            lateness_us: (!self.lateness_us.is_empty()).then(|| Percentiles::from(&self.lateness_us)),
+            responses: std::mem::take(&mut self.responses),
+            state_bytes: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_becomes_a_report() {
+        let mut tally = Tally::new().unwrap();
+        for ms in [1, 2, 3] {
+            tally.late(Duration::from_millis(ms));
+        }
+        tally.failed_by_script(50);
+        tally.failed_by_script(50);
+        tally.failed(|| "first".to_owned());
+        tally.failed(|| "second".to_owned());
+        tally.responded(20, Wall::from_ns(7), Duration::from_nanos(9));
+        let report = tally.report();
+        assert_eq!(report.scripted, [(50, 2)]);
+        assert_eq!((report.other_failures, report.example.as_deref()), (2, Some("first")));
+        let lateness = report.lateness_us.unwrap();
+        assert!((2_000..2_032).contains(&lateness.p50), "{lateness:?}");
+        assert_eq!(
+            serde_json::to_string(&report.responses).unwrap(),
+            r#"[{"target":20,"began_ns":7,"took_ns":9}]"#
+        );
+    }
+
+    #[test]
+    fn a_tally_without_runs_has_no_lateness() {
+        assert_eq!(Tally::new().unwrap().report().lateness_us, None);
+    }
+}

@@ -1,0 +1,267 @@
+//! `cargo xtask bench peers`: defib beside other probers and beside the floor, in one run on the same machine.
+//!
+//! Contestants alternate inside each round, and figures are medians over the rounds. Everything of a contestant
+//! runs on one CPU; the server and whatever drives a contestant run on another one.
+
+mod blackbox;
+mod contestants;
+mod cpu;
+mod document;
+mod go;
+mod haproxy;
+mod loads;
+mod plot;
+pub mod ports;
+mod process;
+mod promises;
+mod rows;
+mod score;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use self::contestants::{Arena, Built, Contestant, Running};
+use self::cpu::Core;
+use self::document::About;
+use self::loads::{Kind, Load};
+use self::rows::Row;
+use crate::clock::pause;
+use crate::repo::Repo;
+
+/// Before the script begins, so that every contestant counts by then; and after its end, so that what was served is
+/// reported.
+const SETTLE: Duration = Duration::from_millis(1_500);
+/// Rows of the latest run that named no file.
+const LATEST: &str = "target/peers/rows.json";
+const PROMISES: &str = "docs/promises.md";
+const BASELINE: Duration = Duration::from_secs(2);
+
+#[derive(Args)]
+pub struct PeersArgs {
+    /// Short windows and one round: shows that everything works, proves nothing
+    #[arg(long)]
+    quick: bool,
+    /// Write the rows as a JSON array
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Install missing Debian packages first (as root)
+    #[arg(long)]
+    install: bool,
+    /// Only these contestants
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Contestant>,
+    /// Only these loads: http-5k, http-20k, http-100k, http-1k, tcp-5k
+    #[arg(long, value_delimiter = ',', value_parser = known_load)]
+    load: Vec<String>,
+    /// Rounds, in which the contestants alternate
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// CPU of the contestants, and that of the server and the drivers
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    #[arg(long, default_value_t = 1)]
+    server_cpu: usize,
+}
+
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Rows of a run; without it those of the latest one
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn known_load(name: &str) -> Result<String, String> {
+    match loads::ALL.iter().find(|load| load.name == name) {
+        Some(_) => Ok(name.to_owned()),
+        None => Err(format!("one of {}", loads::ALL.map(|load| load.name).join(", "))),
+    }
+}
+
+pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
+    let is_wanted = |contestant: &Contestant| args.only.is_empty() || args.only.contains(contestant);
+    let wanted: Vec<Contestant> = Contestant::value_variants().iter().copied().filter(is_wanted).collect();
+    let loads =
+        loads::ALL.iter().filter(|load| args.load.is_empty() || args.load.iter().any(|l| l == load.name));
+    if args.install {
+        contestants::install(&wanted)?;
+    }
+    fs::create_dir_all(repo.path("target/peers")).context("cannot make target/peers")?;
+    let built = contestants::build(repo, &wanted)?;
+    ensure!(args.cpu != args.server_cpu, "--cpu and --server-cpu must differ");
+    stay_on(args.server_cpu)?;
+    let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
+    let mut rows = Vec::new();
+    for load in loads {
+        for round in 1..=rounds {
+            // Each starts a round in turn, so that none always follows the same one.
+            let mut order = wanted.clone();
+            order.rotate_left((round as usize - 1) % wanted.len());
+            for contestant in order {
+                let Some(as_met) = contestant.load(*load) else { continue };
+                let row = measure(&built, args, contestant, &as_met, round)?;
+                println!("{}", line(&row));
+                rows.push(row);
+            }
+        }
+    }
+    let kept = repo.path(LATEST);
+    rows::write(&rows, args.json.as_ref().unwrap_or(&kept))?;
+    // A part of the contest, or a short one, is no document.
+    if args.quick || !args.only.is_empty() || !args.load.is_empty() {
+        return Ok(());
+    }
+    let about = About {
+        command: "cargo xtask bench peers".to_owned(),
+        rounds,
+        versions: built.versions,
+        contestants: wanted.iter().map(|contestant| contestant.name()).collect(),
+    };
+    document::write(repo, &about, &rows)
+}
+
+/// Compares a run with docs/promises.md; a promise that is not kept is an error with its name.
+pub fn check(repo: &Repo, args: &CheckArgs) -> Result<()> {
+    let document =
+        fs::read_to_string(repo.path(PROMISES)).with_context(|| format!("cannot read {PROMISES}"))?;
+    let kept = repo.path(LATEST);
+    let rows = rows::read(args.json.as_ref().unwrap_or(&kept))?;
+    let verdicts = promises::judge(&promises::parse(&document)?, &rows);
+    for verdict in &verdicts {
+        println!("{verdict}");
+    }
+    let missed: Vec<&str> =
+        verdicts.iter().filter(|verdict| !verdict.is_kept()).map(|verdict| verdict.name.as_str()).collect();
+    ensure!(missed.is_empty(), "bench check: missed: {}", missed.join(", "));
+    Ok(())
+}
+
+/// Threads that are made from here on stay there too; contestants are given their own CPU.
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).with_context(|| format!("pinning to CPU {cpu}: two CPUs are needed"))
+}
+
+/// One contestant under one load.
+fn measure(built: &Built, args: &PeersArgs, contestant: Contestant, load: &Load, round: u32) -> Result<Row> {
+    let baseline = Core::baseline(args.cpu, BASELINE)?;
+    let arena = Arena::new(load, args.server_cpu)?;
+    let counts = arena.server.counts();
+    let made = |pid: u32| match load.kind {
+        Kind::Http => Ok(counts.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>()),
+        Kind::Tcp => connections_begun(pid),
+    };
+    let mut running = Running::start(contestant, built, &arena, (args.cpu, args.server_cpu), load)
+        .with_context(|| format!("{} under {}", contestant.name(), load.name))?;
+    pause(load.warm_up());
+
+    running.measure(load)?;
+    // The word is on its way through a busy core: what fails by script from here on has to be counted.
+    pause(SETTLE);
+    counts.take_waits();
+    counts.healed.store(false, Ordering::Relaxed);
+    let (core, made_before) = (Core::watch(args.cpu)?, made(running.pid())?);
+    let used_before = cpu::of_process(running.pid())?;
+    pause(if args.quick { load.quick_window } else { load.window });
+    let (busy, made_after) = (core.busy()?, made(running.pid())?);
+    let used = cpu::of_process(running.pid())?;
+    counts.healed.store(true, Ordering::Relaxed);
+    pause(SETTLE);
+
+    let told = running.stop()?;
+    let refusing = contestants::refusing(load);
+    let failed: Vec<u64> = counts.failed.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    let score = match load.kind {
+        Kind::Http => score::http(&failed, &told),
+        Kind::Tcp => score::tcp(&refusing, &told),
+    };
+    let response_error_p99_us = score::response_error_p99_us(&told.responses, &counts.take_waits());
+    arena.server.stop()?;
+    if score.false_failures > 0 {
+        let example = told.example.as_deref().unwrap_or("a failure that was not served");
+        println!("  {} reported {} false failures: {example}", contestant.name(), score.false_failures);
+    }
+
+    let rate_per_s = (made_after - made_before) as f64 / busy.wall_s;
+    let probes = rate_per_s * busy.wall_s;
+    let lateness = |of: fn(&score::Percentiles) -> u64| told.lateness_us.as_ref().map(|all| of(all) as f64);
+    Ok(Row {
+        contestant: contestant.name().to_owned(),
+        load: load.name.to_owned(),
+        round,
+        offered_per_s: load.rate_per_s(),
+        rate_per_s,
+        window_s: busy.wall_s,
+        cpu_us_per_probe: (busy.busy_s - baseline * busy.wall_s) * 1e6 / probes,
+        process_cpu_us_per_probe: (used.cpu_s - used_before.cpu_s) * 1e6 / probes,
+        false_failures: score.false_failures,
+        scripted_failures: score.scripted,
+        missed_failures: score.missed,
+        inconclusive: told.inconclusive,
+        lateness_p50_us: lateness(|all| all.p50),
+        lateness_p99_us: lateness(|all| all.p99),
+        lateness_p999_us: lateness(|all| all.p999),
+        response_error_p99_us,
+        rss_bytes: used.rss_bytes,
+        bytes_per_target: told.state_bytes.unwrap_or(used.rss_bytes) as f64 / f64::from(load.targets),
+    })
+}
+
+/// Connections that were begun in the namespace of this process. The server does not see all of them: a port may
+/// refuse, and HAProxy resets a bare TCP check before the handshake is over.
+fn connections_begun(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/net/snmp");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    active_opens(&text).with_context(|| format!("{path} has no ActiveOpens"))
+}
+
+/// Two lines begin with `Tcp:`: the names, and the values in the same order.
+fn active_opens(snmp: &str) -> Option<u64> {
+    let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+    let place = lines.next()?.split(' ').position(|name| name == "ActiveOpens")?;
+    lines.next()?.split(' ').nth(place)?.parse().ok()
+}
+
+/// One row for people, while the run goes on.
+fn line(row: &Row) -> String {
+    let told = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
+    format!(
+        "{:<10} {:<9} round {} {:>8.0}/s {:>6.1} us/probe (process {:>6.1}) false {} missed {}/{} inconclusive {} \
+         late {}/{}/{} us error {} us {:.1} MB {:.0} B/target",
+        row.contestant,
+        row.load,
+        row.round,
+        row.rate_per_s,
+        row.cpu_us_per_probe,
+        row.process_cpu_us_per_probe,
+        row.false_failures,
+        row.missed_failures,
+        row.scripted_failures,
+        row.inconclusive,
+        told(row.lateness_p50_us),
+        told(row.lateness_p99_us),
+        told(row.lateness_p999_us),
+        told(row.response_error_p99_us),
+        row.rss_bytes as f64 / 1e6,
+        row.bytes_per_target,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn begun_connections_are_found_by_name() {
+        let text =
+            "Ip: Forwarding\nIp: 1\nTcp: RtoMin MaxConn ActiveOpens\nTcp: 200 -1 77\nUdp: InDatagrams\n";
+        assert_eq!(active_opens(text), Some(77));
+        assert_eq!(active_opens("Tcp: RtoMin\nTcp: 200\n"), None);
+    }
+}
