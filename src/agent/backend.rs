@@ -45,6 +45,7 @@ type ProbeAnswer = Result<RunResult, Box<str>>;
 pub struct Defaults {
     pub strict: bool,
     pub initial_delay: Duration,
+    pub min_probe_period: Duration,
 }
 
 impl Agent {
@@ -111,9 +112,14 @@ impl Agent {
 
 impl Backend for Agent {
     fn parse(&self, manifest: &Manifest<'_>) -> Result<PodSpec, Vec<Cause>> {
-        let Defaults { strict, initial_delay } = self.shared.defaults;
+        let Defaults { strict, initial_delay, min_probe_period } = self.shared.defaults;
         let mut new_uid = || manifest.uid.unwrap_or_else(random_uid);
-        let mut options = LoadOptions { strict, default_initial_delay: initial_delay, new_uid: &mut new_uid };
+        let mut options = LoadOptions {
+            strict,
+            default_initial_delay: initial_delay,
+            min_probe_period,
+            new_uid: &mut new_uid,
+        };
         let context = JsonContext { namespace: manifest.namespace, base_dir: manifest.base_dir };
         match spec::pod_from_json(manifest.body, &context, &mut options) {
             Ok(loaded) => Ok(loaded.spec),

@@ -54,6 +54,7 @@ pub struct Config {
     pub sensor_options: LoadOptions,
     /// For pods that come over the API, as for those of the command line.
     pub default_initial_delay: Duration,
+    pub min_probe_period: Duration,
     pub strict: bool,
 }
 
@@ -96,7 +97,11 @@ fn run_locked(
     let (version, first_version) = VersionFile::open(&config.state_dir)?;
     let store = Store::new(first_version);
     let runtime = Arc::new(start_runtime(config, spawner, &executors, kernel)?);
-    let defaults = Defaults { strict: config.strict, initial_delay: config.default_initial_delay };
+    let defaults = Defaults {
+        strict: config.strict,
+        initial_delay: config.default_initial_delay,
+        min_probe_period: config.min_probe_period,
+    };
     let agent = Agent::new(executors, defaults);
     let (publish, updates) = mpsc::channel(SHARD_QUEUE_MAX);
     let threads = start_executors(config, inboxes, &engines, &runtime, &agent, &publish)?;

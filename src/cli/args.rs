@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use probe_core::model::limits::{
     BENCH_DURATION_MAX, BENCH_PERIOD_MAX, BENCH_PERIOD_MIN, BENCH_RATE_MAX_PER_S, BENCH_SHARDS_MAX,
-    BENCH_TARGETS_MAX, BENCH_TIMEOUT_MAX,
+    BENCH_TARGETS_MAX, BENCH_TIMEOUT_MAX, PROBE_PERIOD_MIN_DEFAULT,
 };
 
 /// Runs the containers of Pod YAML, probes them over io_uring, restarts what is dead.
@@ -80,7 +80,12 @@ pub struct ManifestArgs {
     /// initialDelaySeconds of probes that do not give one (Kubernetes: 0)
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
     pub default_initial_delay: Duration,
+    /// Smallest period that the annotation period-ms of a probe may ask of this node, in milliseconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=60_000), default_value_t = MIN_PROBE_PERIOD_MS)]
+    pub min_probe_period_ms: u64,
 }
+
+const MIN_PROBE_PERIOD_MS: u64 = PROBE_PERIOD_MIN_DEFAULT.as_millis() as u64;
 
 #[derive(Args, Debug)]
 pub struct RunArgs {

@@ -127,7 +127,8 @@ fn wanted(args: &DeleteArgs) -> anyhow::Result<Wanting> {
             return Err(usage(text).into());
         }
         // What of a manifest has no effect does not matter any more.
-        let manifest = ManifestArgs { strict: false, default_initial_delay: Duration::ZERO };
+        let manifest =
+            ManifestArgs { strict: false, default_initial_delay: Duration::ZERO, min_probe_period_ms: 1 };
         let pods = manifests::load(&args.files, &manifest, |_field| ())?;
         let placed = manifests::placed(&pods, namespace)?;
         let named = placed.into_iter().map(|(pod, namespace)| (namespace.to_owned(), pod.name.to_string()));

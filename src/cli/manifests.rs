@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use probe_core::model::id::PodUid;
@@ -26,6 +27,7 @@ pub fn load(
     let mut options = LoadOptions {
         strict: args.strict,
         default_initial_delay: args.default_initial_delay,
+        min_probe_period: Duration::from_millis(args.min_probe_period_ms),
         new_uid: &mut new_uid,
     };
     let loaded = spec::load_files(files, &mut io::stdin().lock(), &mut options)?;

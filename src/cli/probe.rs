@@ -5,10 +5,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use hyper::Method;
 use probe_core::engine;
-use probe_core::model::probe::{HttpTarget, Target, TcpTarget};
+use probe_core::model::probe::{HttpSpecial, HttpTarget, Target, TcpClose, TcpTarget};
+use probe_core::model::tls::TlsTarget;
 use probe_core::sys::clock;
 use probe_core::wire::http1::request;
-use probe_core::wire::{headers, url};
+use probe_core::wire::url::Scheme;
+use probe_core::wire::{headers, tls, url};
 use serde_json::Value;
 
 use super::args::{ProbeArgs, ProbeForm, ProbeWord};
@@ -17,8 +19,6 @@ use super::{exit, output, print, resource};
 use crate::api::result_json;
 use crate::client::{self, Patience};
 use crate::rings::Rings;
-
-const HTTP_PORT: u16 = 80;
 
 /// Prints each phase with its time, then the verdict; the exit code is 0 for a success.
 ///
@@ -73,26 +73,34 @@ pub(super) fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
         return Err(UsageError(format!("error: {text}: an address needs a host")).into());
     }
     let port = port_of(parsed.authority()).with_context(|| text.to_owned())?;
-    let target = match (scheme, port) {
-        ("http", port) => {
-            let url = url::Url::for_probe(host, port.unwrap_or(HTTP_PORT), &parsed.request_target())?;
-            let lines = headers::request_headers(&[], url.authority(), headers::AGENT_PROBE)?;
-            Target::Http(HttpTarget {
-                host: url::host_of(host),
-                port: port.unwrap_or(HTTP_PORT),
-                request: request(&url.request_target(), &lines),
-                url: url.text().into(),
-                headers: lines.into(),
-            })
+    let target = match (scheme, Scheme::parse(scheme), port) {
+        (_, Some(scheme), port) => Target::Http(http(scheme, host, port, &parsed.request_target())?),
+        ("tcp", _, Some(port)) => {
+            Target::Tcp(TcpTarget { host: url::host_of(host), port, close: TcpClose::Reset })
         }
-        ("tcp", Some(port)) => Target::Tcp(TcpTarget { host: url::host_of(host), port }),
-        ("tcp", None) => return Err(UsageError(format!("error: {text}: tcp needs a port")).into()),
+        ("tcp", _, None) => return Err(UsageError(format!("error: {text}: tcp needs a port")).into()),
         _ => {
-            let text = format!("error: {text}: an address starts with http:// or tcp://");
+            let text = format!("error: {text}: an address starts with http://, https:// or tcp://");
             return Err(UsageError(text).into());
         }
     };
     Ok(Some(target))
+}
+
+fn http(scheme: Scheme, host: &str, port: Option<u16>, path: &str) -> anyhow::Result<HttpTarget> {
+    let port = port.unwrap_or(scheme.port());
+    let url = url::Url::for_probe(scheme, host, port, path)?;
+    let lines = headers::request_headers(&[], url.authority(), headers::AGENT_PROBE)?;
+    let tls = TlsTarget { config: tls::any_certificate(), server_name: tls::server_name(host) };
+    let special = HttpSpecial { tls: Some(tls), ..HttpSpecial::default() };
+    Ok(HttpTarget {
+        host: url::host_of(host),
+        port,
+        request: request(&url.request_target(), &lines),
+        url: url.text().into(),
+        headers: lines.into(),
+        special: (scheme == Scheme::Https).then(|| Box::new(special)),
+    })
 }
 
 /// The port of `host:port`, `[v6]:port` or `host`.
@@ -131,7 +139,8 @@ mod tests {
         let Ok(Some(Target::Tcp(tcp))) = target_of("tcp://10.0.0.1:22") else { panic!("no target") };
         assert_eq!((tcp.host, tcp.port), (Host::Ip([10, 0, 0, 1].into()), 22));
         assert!(matches!(target_of("my-pod"), Ok(None)));
-        for bad in ["tcp://h", "https://h/", "http:///x", "http://h:0/", "http://h:x/", "tcp://h:70000"] {
+        assert_eq!(http("https://h/x"), "443 GET /x HTTP/1.1 Name(\"h\")");
+        for bad in ["tcp://h", "ftp://h/", "http:///x", "http://h:0/", "http://h:x/", "tcp://h:70000"] {
             assert!(target_of(bad).is_err(), "{bad}");
         }
     }

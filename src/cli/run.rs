@@ -1,6 +1,7 @@
 //! `defib run`: the agent in the foreground, like `docker compose up`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use probe_core::model::limits::DESCRIPTORS_WANTED;
 use probe_core::sys::host;
@@ -54,6 +55,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         sensor: args.sensor,
         sensor_options: LoadOptions { drop_percent: args.sensor_drop_percent, ..LoadOptions::default() },
         default_initial_delay: args.manifest.default_initial_delay,
+        min_probe_period: Duration::from_millis(args.manifest.min_probe_period_ms),
         strict: args.manifest.strict,
     };
     let (printer, printing) = Printer::start()?;

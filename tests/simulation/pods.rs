@@ -134,20 +134,20 @@ fn probe_spec(kind: ProbeKind, port: u16, may_exec: &mut bool, rng: &mut Rng) ->
     let handler = match rng.below(10) {
         0..=4 => {
             let headers = vec![("X-Probe".into(), "simulation".into())];
-            Handler::HttpGet(HttpGetAction { host: None, port, path: "/healthz".into(), headers })
+            Handler::HttpGet(HttpGetAction { headers, ..HttpGetAction::plain(None, port, "/healthz") })
         }
         8..=9 if std::mem::take(may_exec) => {
             let command = vec!["check".into(), "$(WHO)".into(), kind.as_str().into()];
             Handler::Exec(ExecAction { command })
         }
-        _ => Handler::TcpSocket(TcpSocketAction { host: None, port }),
+        _ => Handler::TcpSocket(TcpSocketAction::plain(None, port)),
     };
     let kills = kind != ProbeKind::Readiness;
     ProbeSpec {
         handler,
         initial_delay_s: if rng.chance(500) { 0 } else { rng.below(12) as u32 },
-        timeout_s: 1 + rng.below(3) as u32,
-        period_s: if rng.chance(200) { 1 } else { 2 + rng.below(9) as u32 },
+        timeout: Duration::from_secs(1 + rng.below(3)),
+        period: Duration::from_secs(if rng.chance(200) { 1 } else { 2 + rng.below(9) }),
         success_threshold: if kills { 1 } else { 1 + rng.below(3) as u32 },
         failure_threshold: 1 + rng.below(4) as u32,
         termination_grace_s: (kills && rng.chance(300)).then(|| 1 + rng.below(10) as u32),
@@ -157,12 +157,7 @@ fn probe_spec(kind: ProbeKind, port: u16, may_exec: &mut bool, rng: &mut Rng) ->
 fn hook(which: usize, port: u16, rng: &mut Rng) -> Hook {
     match rng.below(3) {
         0 => Hook::Exec(ExecAction { command: vec!["hook".into(), which.to_string().into()] }),
-        1 => Hook::HttpGet(HttpGetAction {
-            host: None,
-            port: PortRef::Number(i32::from(port)),
-            path: "/hook".into(),
-            headers: Vec::new(),
-        }),
+        1 => Hook::HttpGet(HttpGetAction::plain(None, PortRef::Number(i32::from(port)), "/hook")),
         _ => Hook::Sleep { seconds: 1 + rng.below(5) as u32 },
     }
 }

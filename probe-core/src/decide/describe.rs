@@ -1,6 +1,8 @@
 //! Lines of `kubectl describe pod` (kubelet-semantics 18), from the API's own objects: whoever describes has
 //! read them from the API.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Probe};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -13,13 +15,13 @@ pub struct Line {
     pub value: String,
 }
 
-/// The text behind `Liveness:`, `Readiness:` or `Startup:`.
-pub fn probe(probe: &Probe) -> String {
+/// The text behind `Liveness:`, `Readiness:` or `Startup:`. Timeout and period may come from annotations.
+pub fn probe(probe: &Probe, timeout: Duration, period: Duration) -> String {
     let attrs = format!(
-        "delay={}s timeout={}s period={}s #success={} #failure={}",
+        "delay={}s timeout={} period={} #success={} #failure={}",
         probe.initial_delay_seconds.unwrap_or(0),
-        probe.timeout_seconds.unwrap_or(0),
-        probe.period_seconds.unwrap_or(0),
+        duration_text(timeout),
+        duration_text(period),
         probe.success_threshold.unwrap_or(0),
         probe.failure_threshold.unwrap_or(0),
     );
@@ -76,6 +78,12 @@ fn state_lines(key: &'static str, state: &ContainerState, lines: &mut Vec<Line>)
         let reason = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
         lines.extend(reason.filter(|text| !text.is_empty()).map(|text| line(1, "Reason", text)));
     }
+}
+
+/// Whole seconds as kubectl shows them, everything else in milliseconds.
+fn duration_text(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
 }
 
 fn line(depth: usize, key: &'static str, value: &str) -> Line {

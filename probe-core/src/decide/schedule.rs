@@ -19,7 +19,7 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule of one probe: its offset is a hash of pod, container and kind.
     pub fn new(pod: PodUid, container: &str, kind: ProbeKind, spec: &ProbeSpec) -> Schedule {
-        let period = Duration::from_secs(u64::from(spec.period_s.max(1)));
+        let period = spec.period.max(Duration::from_millis(1));
         Schedule {
             kind,
             initial_delay: Duration::from_secs(u64::from(spec.initial_delay_s)),

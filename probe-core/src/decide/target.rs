@@ -4,10 +4,14 @@
 use std::net::IpAddr;
 
 use crate::model::pod::ContainerSpec;
-use crate::model::probe::{Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpTarget};
+use crate::model::probe::{
+    Handler, Host, HttpGetAction, HttpSpecial, HttpTarget, PortRef, Target, TcpSocketAction, TcpTarget,
+};
+use crate::model::tls::TlsTarget;
 use crate::wire::headers::{self, BadHeader};
 use crate::wire::http1::request;
-use crate::wire::url::{self, Redirect, Url, UrlError};
+use crate::wire::tls;
+use crate::wire::url::{self, Hop, Redirect, Scheme, Url, UrlError};
 
 /// Why a target cannot be resolved, in kubelet's words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -45,10 +49,22 @@ pub fn resolve(handler: &Handler, container: &ContainerSpec, pod_ip: IpAddr) -> 
     let resolved = match handler {
         Handler::Exec(_) => Ok(Target::Exec),
         Handler::HttpGet(action) => http(action, container, pod_ip, Purpose::Probe).map(Target::Http),
-        Handler::TcpSocket(action) => resolve_port(&action.port, container)
-            .map(|port| Target::Tcp(TcpTarget { host: host(action.host.as_deref(), pod_ip), port })),
+        Handler::TcpSocket(action) => tcp(action, container, pod_ip).map(Target::Tcp),
     };
     resolved.unwrap_or_else(|error| Target::Broken { error: error.to_string().into() })
+}
+
+fn tcp(
+    action: &TcpSocketAction,
+    container: &ContainerSpec,
+    pod_ip: IpAddr,
+) -> Result<TcpTarget, TargetError> {
+    let port = resolve_port(&action.port, container)?;
+    let host = match &action.unix_socket {
+        Some(path) => Host::Unix(path.clone()),
+        None => host(action.host.as_deref(), pod_ip),
+    };
+    Ok(TcpTarget { host, port, close: action.close })
 }
 
 /// The target of an HTTP GET by a probe or a hook.
@@ -61,24 +77,44 @@ pub fn http(
     pod_ip: IpAddr,
     purpose: Purpose,
 ) -> Result<HttpTarget, TargetError> {
+    let scheme = if action.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let (agent, port) = match (purpose, resolve_port(&action.port, container)) {
         (Purpose::Probe, port) => (headers::AGENT_PROBE, port?),
-        (Purpose::Hook, Err(TargetError::NotANumber { .. })) => (headers::AGENT_HOOK, 80),
+        (Purpose::Hook, Err(TargetError::NotANumber { .. })) => (headers::AGENT_HOOK, scheme.port()),
         (Purpose::Hook, port) => (headers::AGENT_HOOK, port?),
     };
     let host_name = match &action.host {
         Some(host) if !host.is_empty() => host.to_string(),
         Some(_) | None => pod_ip.to_string(),
     };
-    let url = Url::for_probe(&host_name, port, &action.path)?;
+    let url = Url::for_probe(scheme, &host_name, port, &action.path)?;
     let lines = headers::request_headers(&action.headers, url.authority(), agent)?;
+    let target = url.request_target();
+    let tls = action.tls.as_ref().map(|tls| TlsTarget {
+        config: tls.config.clone(),
+        server_name: tls::server_name(tls.server_name.as_deref().unwrap_or(url.host_name())),
+    });
+    let keep_alive_request = action.keep_alive.then(|| request(&target, headers::without_close(&lines)));
     Ok(HttpTarget {
-        host: url::host_of(url.host_name()),
+        host: match &action.unix_socket {
+            Some(path) => Host::Unix(path.clone()),
+            None => url::host_of(url.host_name()),
+        },
         port,
-        request: request(&url.request_target(), &lines),
+        request: request(&target, &lines),
         url: url.text().into(),
         headers: lines.into(),
+        special: special(HttpSpecial {
+            falls_back_to_http: tls.is_some() && purpose == Purpose::Hook,
+            tls,
+            keep_alive_request,
+        }),
     })
+}
+
+/// None when there is nothing special: most targets have no need of the memory.
+fn special(special: HttpSpecial) -> Option<Box<HttpSpecial>> {
+    (special != HttpSpecial::default()).then(|| Box::new(special))
 }
 
 /// The next request of a run whose request `current` was answered with a redirect to `location`; `first` is
@@ -93,12 +129,45 @@ pub fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follo
     };
     let authority = Url::parse(&current.url).map(|url| url.authority().to_owned()).unwrap_or_default();
     let lines = headers::redirected(&first.headers, headers::host(&current.headers), &authority, &hop);
+    let tls = hop_tls(first, current, &hop);
     Follow::Next(Box::new(HttpTarget {
         request: request(&hop.request_target, &lines),
-        host: hop.host,
+        // A Unix socket has no other ports.
+        host: if matches!(first.host, Host::Unix(_)) { first.host.clone() } else { hop.host },
         port: hop.port,
         url: hop.url,
         headers: lines.into(),
+        special: special(HttpSpecial { tls, ..HttpSpecial::default() }),
+    }))
+}
+
+/// What a hook asks a server that has answered TLS with plain HTTP: the same without TLS, and without credentials.
+/// None: a probe, which fails.
+pub fn without_tls(target: &HttpTarget) -> Option<Box<HttpTarget>> {
+    target.special.as_ref().filter(|special| special.falls_back_to_http)?;
+    let url = Url::parse(&target.url).ok()?;
+    let lines: Vec<_> =
+        target.headers.iter().filter(|(name, _)| &**name != "Authorization").cloned().collect();
+    Some(Box::new(HttpTarget {
+        host: target.host.clone(),
+        port: target.port,
+        request: request(&url.request_target(), &lines),
+        url: target.url.replacen(Scheme::Https.as_str(), Scheme::Http.as_str(), 1).into(),
+        headers: lines.into(),
+        special: None,
+    }))
+}
+
+/// A hop to https is looked at as the probe looks at its own server; one that came from http accepts any certificate,
+/// as kubelet does.
+fn hop_tls(first: &HttpTarget, current: &HttpTarget, hop: &Hop) -> Option<TlsTarget> {
+    if hop.scheme == Scheme::Http {
+        return None;
+    }
+    let name = Url::parse(&current.url).map_or_else(|_| String::new(), |url| url.host_name().to_owned());
+    Some(first.tls().cloned().unwrap_or_else(|| TlsTarget {
+        config: tls::any_certificate(),
+        server_name: tls::server_name(&name),
     }))
 }
 

@@ -9,6 +9,7 @@ use crate::model::probe::{Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Errno, Op, Ring};
 use crate::wire::http1::{AnswerError, Ending, Head, Progress};
+use crate::wire::tls::TlsError;
 
 /// Statuses that redirect when they come with a Location.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -23,57 +24,108 @@ impl Run {
         effects: &mut Effects,
     ) {
         match result {
-            Ok(0) => match self.answer.end(io.ring.answer(self.slot)) {
+            Ok(0) | Err(_) if self.may_try_anew() => self.try_anew(io, now, effects),
+            Ok(0) if self.is_handshake_torn() => {
+                let error = TlsError::Protocol("unexpected EOF".into());
+                self.tls_failed(io, now, &error, effects);
+            }
+            Ok(0) => match self.end_of_stream(io) {
                 Ok(_) => {
                     self.judge(io, now, effects);
                     self.wind_down(io, now, Winding::Cancelled, effects);
                 }
                 Err(error) => self.unreadable(io, now, &error, effects),
             },
+            Ok(_) if self.secure.is_some() => self.decrypt(io, now, effects),
             Ok(_) => {
-                let at = self.received_at.unwrap_or(now);
-                self.phases.first_byte = self.phases.first_byte.or(Some(at));
-                // The shard sees the end of a step only when it wakes; it was not after the kernel had the answer.
-                self.phases.connected = self.phases.connected.map(|seen| seen.min(at));
-                self.phases.sent = self.phases.sent.map(|seen| seen.min(at));
-                self.read(io, now, effects);
+                self.note_answer(now);
+                if self.read(io, now, effects) {
+                    self.push_on_open(io, Op::Recv);
+                }
             }
             Err(errno) => self.read_failed(io, now, errno, effects),
         }
     }
 
-    /// Goes through what has come.
-    fn read<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+    /// Bytes of the answer have come.
+    pub(super) fn note_answer(&mut self, now: Mono) {
+        let at = self.received_at.unwrap_or(now);
+        self.phases.first_byte = self.phases.first_byte.or(Some(at));
+        // The shard sees the end of a step only when it wakes; it was not after the kernel had the answer.
+        self.phases.connected = self.phases.connected.map(|seen| seen.min(at));
+        self.phases.sent = self.phases.sent.map(|seen| seen.min(at));
+    }
+
+    /// The connection ended inside a record, before keys were agreed on.
+    fn is_handshake_torn(&self) -> bool {
+        let session = self.secure.as_ref().map(|secure| &secure.session);
+        session.is_some_and(|session| session.is_handshaking() && !session.is_between_records())
+    }
+
+    /// Whether the answer was complete when the server closed.
+    fn end_of_stream<R: Ring>(&self, io: &Io<R>) -> Result<Ending, AnswerError> {
+        let Some(secure) = &self.secure else { return self.answer.end(io.ring.answer(self.slot)) };
+        match self.answer.end(secure.session.plain()) {
+            Ok(_) | Err(AnswerError::Empty) if !secure.session.is_between_records() => {
+                Err(AnswerError::torn(self.answer.in_body()))
+            }
+            end => end,
+        }
+    }
+
+    /// Goes through what has come. True when more is needed; else the run has gone on to its end.
+    pub(super) fn read<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) -> bool {
         loop {
-            let data = io.ring.answer(self.slot);
+            let data = match &self.secure {
+                Some(secure) => secure.session.plain(),
+                None => io.ring.answer(self.slot),
+            };
             let room = SLOT_BUFFER_BYTES - data.len();
             let keep = (300..400).contains(&self.status).then_some(&mut self.kept);
             match self.answer.read(data, room, keep) {
                 Ok(Progress::More { used }) => {
-                    io.ring.drop_answer(self.slot, used);
-                    return self.push_on_open(io, Op::Recv);
+                    self.drop_read(io, used);
+                    return true;
                 }
                 Ok(Progress::Head { used, head }) => {
-                    io.ring.drop_answer(self.slot, used);
+                    self.drop_read(io, used);
                     if self.redirect(io, now, head, effects) {
-                        return;
+                        return false;
                     }
                 }
                 Ok(Progress::Done(ending)) => {
                     self.judge(io, now, effects);
-                    return match ending {
-                        Ending::Complete => self.wait_for_fin(io, now),
+                    match ending {
+                        Ending::Complete => self.keep_or_end(io, now, effects),
                         Ending::LimitReached => self.wind_down(io, now, Winding::Cancelled, effects),
-                    };
+                    }
+                    return false;
                 }
-                Err(error) => return self.unreadable(io, now, &error, effects),
+                Err(error) => {
+                    self.unreadable(io, now, &error, effects);
+                    return false;
+                }
             }
+        }
+    }
+
+    /// Whether nothing of an answer waits to be read.
+    fn is_unread_empty<R: Ring>(&self, io: &Io<R>) -> bool {
+        let records = io.ring.answer(self.slot);
+        records.is_empty() && self.secure.as_ref().is_none_or(|secure| secure.session.plain().is_empty())
+    }
+
+    fn drop_read<R: Ring>(&mut self, io: &mut Io<R>, count: usize) {
+        match &mut self.secure {
+            Some(secure) => secure.session.drop_plain(count),
+            None => io.ring.drop_answer(self.slot, count),
         }
     }
 
     /// Notes the head. True when it leads elsewhere, so that its body does not matter.
     fn redirect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, head: Head, effects: &mut Effects) -> bool {
         self.status = head.status;
+        self.keeps_connection = head.keeps_connection;
         self.kept.clear();
         let (Some(location), Target::Http(first), Some(current)) =
             (head.location, &*self.target, self.request())
@@ -88,18 +140,18 @@ impl Run {
             Follow::Next(_) if self.requests >= HTTP_REQUESTS_MAX => {
                 let text = text::get(&location, format_args!("stopped after {HTTP_REQUESTS_MAX} redirects"));
                 self.finish(io, now, Verdict::Failure, text, effects);
-                self.wait_for_fin(io, now);
+                self.end_in_order(io, now, effects);
                 true
             }
             Follow::Next(next) => {
                 self.hop = Some(next);
                 self.then = Then::NextHop;
-                self.wait_for_fin(io, now);
+                self.end_in_order(io, now, effects);
                 true
             }
             Follow::Failed(text) => {
                 self.finish(io, now, Verdict::Failure, text.into(), effects);
-                self.wait_for_fin(io, now);
+                self.end_in_order(io, now, effects);
                 true
             }
         }
@@ -146,10 +198,10 @@ impl Run {
     /// The connection broke while an answer was awaited or read.
     fn read_failed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, errno: Errno, effects: &mut Effects) {
         if let Some(peer) = self.peer() {
-            let text = text::transfer("read", io.ring.local_addr(self.slot), peer, errno);
+            let text = text::transfer("read", io.ring.local_addr(self.slot), &peer, errno);
             if self.answer.in_body() {
                 self.fell_silent(io, now, Verdict::Errored, text, effects);
-            } else if io.ring.answer(self.slot).is_empty() {
+            } else if self.is_unread_empty(io) {
                 let text = self.in_context(text);
                 self.fell_silent(io, now, Verdict::Failure, text, effects);
             } else {

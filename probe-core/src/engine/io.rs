@@ -27,6 +27,10 @@ pub struct Io<R> {
     pub watch: Watch,
     /// Runs that wait for the address of a host name.
     pub resolving: u32,
+    /// Runs whose connection is to serve further runs.
+    pub kept: u32,
+    /// Those of them that wait for their next run.
+    pub idle: u32,
     /// Operations that the queue had no room for, in their order.
     backlog: VecDeque<(Slot, Op)>,
 }
@@ -54,6 +58,8 @@ impl<R: Ring> Io<R> {
             counters: Counters::default(),
             watch: Watch::default(),
             resolving: 0,
+            kept: 0,
+            idle: 0,
             backlog: VecDeque::new(),
         }
     }
@@ -101,6 +107,18 @@ impl<R: Ring> Io<R> {
     pub fn is_cancelling(&self, slot: Slot) -> bool {
         self.ring.in_flight(slot).has(OpKind::Cancel)
             || self.backlog.iter().any(|(other, op)| *other == slot && *op == Op::Cancel)
+    }
+
+    /// An operation of this kind, a send or a receive, is in flight or about to be.
+    pub fn is_pending(&self, slot: Slot, kind: OpKind) -> bool {
+        let is_it = |op: &Op| match op {
+            Op::Exchange { .. } => true,
+            Op::Send { .. } => kind == OpKind::Send,
+            Op::Recv | Op::Finish => kind == OpKind::Recv,
+            Op::Connect { .. } | Op::Disconnect | Op::Cancel => false,
+        };
+        self.ring.in_flight(slot).has(kind)
+            || self.backlog.iter().any(|(other, op)| *other == slot && is_it(op))
     }
 
     /// Nothing of the slot is in flight or about to be.

@@ -5,10 +5,13 @@
 //! [`crate::ring::Ring`]; deadlines are timers of its own, and completions are taken before any of them is
 //! judged, so that a reply that is there is never a timeout.
 
+mod ending;
 mod http;
 mod io;
+mod keep;
 mod onces;
 mod run;
+mod secure;
 mod shard;
 mod single;
 mod stats;

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! Resolving ─► Working ─► Finishing ─► free, the next hop, or the next attempt
-//!                 └─► Winding ─► Disconnecting ─────────^
+//!                 ├─► Parting ─^                        ^
+//!                 ├─► Idle ─► the next run, or Parting  │
+//!                 └─► Winding ─► Disconnecting ─────────┘
 //! ```
 //!
 //! The outcome is reported as soon as it is known; what follows is tidying up, which the probe's ticker does
@@ -12,18 +14,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::io::{Io, NoSocket, Timer};
+use super::keep::Keeping;
+use super::secure::Secure;
 use super::targets::Job;
 use super::text;
 use super::wheel::TimerId;
-use crate::model::limits::{FIN_WAIT, PROBE_ATTEMPTS, UNWATCHED_PARTS};
+use crate::model::limits::{PROBE_ATTEMPTS, UNWATCHED_PARTS};
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
-use crate::ring::{Completion, Errno, Op, OpKind, Opening, Ring, Slot};
+use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
 use crate::wire::http1::Answer;
-
-/// How long until a cancel that found nothing is repeated.
-const CANCEL_AGAIN: Duration = Duration::from_millis(1);
 
 /// A run holds its slot from start to end.
 pub struct Run {
@@ -34,15 +37,20 @@ pub struct Run {
     /// The request that a redirect has led to.
     pub(super) hop: Option<Box<HttpTarget>>,
     pace: Pace,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     pub(super) stage: Stage,
     attempt: u32,
     /// HTTP requests made in this attempt.
     pub(super) requests: u32,
     ip: Option<IpAddr>,
     reached: Reached,
-    /// Bytes of the request that were sent.
-    sent: usize,
+    /// Bytes of what is being sent that were sent.
+    pub(super) sent: usize,
+    /// Only where the connection speaks TLS.
+    pub(super) secure: Option<Box<Secure>>,
+    pub(super) keeping: Keeping,
+    /// The answer says that the connection may serve another request.
+    pub(super) keeps_connection: bool,
     pub(super) answer: Answer,
     pub(super) status: u16,
     /// Body of an answer that is shown to people (3xx); empty and unallocated for all others.
@@ -54,7 +62,7 @@ pub struct Run {
     unwatched_before: Duration,
     /// When the kernel had received what is being looked at, as far as that is known.
     pub(super) received_at: Option<Mono>,
-    closing: Option<TimerId>,
+    pub(super) closing: Option<TimerId>,
     pub(super) then: Then,
 }
 
@@ -71,6 +79,10 @@ pub enum Pace {
 pub enum Stage {
     Resolving,
     Working,
+    /// Our last words go out: TLS's goodbye, or our FIN on a connection that the server would keep.
+    Parting,
+    /// The connection waits for the probe's next run.
+    Idle,
     /// The answer is complete; a server that closes in order shall not see a reset. Then the connection ends.
     Finishing,
     /// Waiting until nothing is in flight.
@@ -97,6 +109,8 @@ pub enum Then {
     Free,
     NextHop,
     NextAttempt,
+    /// The same request once more: a kept connection was dead.
+    Reconnect,
 }
 
 /// What a step of a run means for the shard.
@@ -135,6 +149,9 @@ impl Run {
             ip: None,
             reached: Reached::Nothing,
             sent: 0,
+            secure: None,
+            keeping: Keeping::Not,
+            keeps_connection: false,
             answer: Answer::new(),
             status: 0,
             kept: Vec::new(),
@@ -165,13 +182,7 @@ impl Run {
 
     fn start_attempt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.attempt += 1;
-        self.requests = 0;
-        self.hop = None;
-        self.phases = Phases { due: self.phases.due, ..Phases::default() };
-        self.received_at = None;
-        self.unwatched_before = io.watch.unwatched();
-        self.deadline_at = now.after(self.timeout);
-        self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
+        self.begin_attempt(io, now);
         match self.host() {
             Some(Host::Ip(ip)) => {
                 self.ip = Some(*ip);
@@ -182,11 +193,23 @@ impl Run {
                 self.stage = Stage::Resolving;
                 io.resolving += 1;
             }
+            Some(Host::Unix(_)) => self.connect(io, now, effects),
             None => {
                 self.finish(io, now, Verdict::Errored, "not a network probe".to_owned(), effects);
                 self.ended(io, now, effects);
             }
         }
+    }
+
+    /// Forgets what an earlier attempt has seen, and begins to count time.
+    pub(super) fn begin_attempt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
+        self.requests = 0;
+        self.hop = None;
+        self.phases = Phases { due: self.phases.due, ..Phases::default() };
+        self.received_at = None;
+        self.unwatched_before = io.watch.unwatched();
+        self.deadline_at = now.after(self.timeout);
+        self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
     }
 
     /// The answer to [`Effects::resolve`].
@@ -219,15 +242,23 @@ impl Run {
     /// Begins a connection: of a probe, or of a hop.
     fn connect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         let Some(to) = self.peer() else { return };
-        self.stage = Stage::Working;
-        self.then = Then::Free;
         self.reached = Reached::Nothing;
-        self.sent = 0;
-        self.answer = Answer::new();
-        self.requests += 1;
+        self.secure = None;
+        self.take_place(io);
+        self.begin_request();
         self.phases.submitted = self.phases.submitted.or(Some(now));
-        let op = match (self.request(), self.pace) {
-            (Some(request), Pace::Chained) => Op::Exchange { to, request: request.request.clone() },
+        if let (Some(tls), Some(request)) = (self.request().and_then(HttpTarget::tls), self.plain_request()) {
+            match Secure::begin(tls, request) {
+                Ok(secure) => self.secure = Some(Box::new(secure)),
+                Err(error) => {
+                    let text = self.in_context(error.to_string());
+                    self.finish(io, now, Verdict::Errored, text, effects);
+                    return self.ended(io, now, effects);
+                }
+            }
+        }
+        let op = match (self.outgoing(), self.pace) {
+            (Some(bytes), Pace::Chained) => Op::Exchange { to, request: bytes.clone() },
             (Some(_), Pace::Stepped) => Op::Connect { to, opening: Opening::ClientSpeaks },
             (None, _) => Op::Connect { to, opening: Opening::Bare },
         };
@@ -236,10 +267,19 @@ impl Run {
         }
     }
 
+    /// A request is about to go out, on whatever connection.
+    pub(super) fn begin_request(&mut self) {
+        self.stage = Stage::Working;
+        self.then = Then::Free;
+        self.sent = 0;
+        self.answer = Answer::new();
+        self.requests += 1;
+    }
+
     /// The connection could not even be begun.
     pub fn no_socket<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, error: NoSocket, effects: &mut Effects) {
         if let Some(peer) = self.peer() {
-            let text = self.in_context(text::socket(peer, error.call, error.errno));
+            let text = self.in_context(text::socket(&peer, error.call, error.errno));
             self.finish(io, now, error.verdict(), text, effects);
         }
         self.ended(io, now, effects);
@@ -267,6 +307,8 @@ impl Run {
                 }
                 OpKind::Disconnect | OpKind::Cancel => {}
             },
+            Stage::Parting => self.parting(io, now, kind, effects),
+            Stage::Idle => self.idled(io, now, (kind, result), effects),
             Stage::Finishing => self.finishing(io, now, kind, effects),
             Stage::Winding(winding) => self.winding(io, now, kind, winding, effects),
             Stage::Disconnecting => {
@@ -286,19 +328,19 @@ impl Run {
     ) {
         if let Err(errno) = result {
             if let Some(peer) = self.peer() {
-                let text = self.in_context(text::connect(peer, errno));
+                let text = self.in_context(text::connect(&peer, errno));
                 self.finish(io, now, Verdict::Failure, text, effects);
             }
             return self.wind_down(io, now, Winding::ByItself, effects);
         }
         self.reached = Reached::Connected;
         self.phases.connected = Some(now);
-        let Some(request) = self.request() else {
+        let Some(bytes) = self.outgoing() else {
             self.succeed(io, now, effects);
-            return self.wind_down(io, now, Winding::Cancelled, effects);
+            return self.end_bare(io, now, effects);
         };
         if self.pace == Pace::Stepped {
-            let request = request.request.clone();
+            let request = bytes.clone();
             self.push_on_open(io, Op::Send { request, from: 0 });
         }
     }
@@ -310,7 +352,7 @@ impl Run {
         result: Result<u32, Errno>,
         effects: &mut Effects,
     ) {
-        let Some(request) = self.request().map(|current| current.request.clone()) else { return };
+        let Some(request) = self.outgoing().cloned() else { return };
         match result {
             Ok(count) => {
                 self.sent += count as usize;
@@ -318,69 +360,24 @@ impl Run {
                     return self.push_on_open(io, Op::Send { request, from: self.sent });
                 }
                 self.phases.sent = Some(now);
+                if self.send_outgoing(io) {
+                    return;
+                }
             }
             // The server may have answered before it closed: read first, then judge.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(_) if self.may_try_anew() => return self.try_anew(io, now, effects),
             Err(errno) => {
                 if let Some(peer) = self.peer() {
                     let local = io.ring.local_addr(self.slot);
-                    let text = self.in_context(text::transfer("write", local, peer, errno));
+                    let text = self.in_context(text::transfer("write", local, &peer, errno));
                     self.fell_silent(io, now, Verdict::Failure, text, effects);
                 }
                 return self.wind_down(io, now, Winding::Cancelled, effects);
             }
         }
-        if self.pace == Pace::Stepped {
+        if !io.is_pending(self.slot, OpKind::Recv) {
             self.push_on_open(io, Op::Recv);
-        }
-    }
-
-    /// Whatever the last receive brought, the disconnect behind it ends the connection.
-    fn finishing<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, kind: OpKind, effects: &mut Effects) {
-        if io.is_quiet(self.slot) {
-            return self.disconnected(io, now, effects);
-        }
-        if kind == OpKind::Cancel {
-            // It may have come between two states of the receive.
-            self.set_closing(io, now.after(CANCEL_AGAIN));
-        }
-    }
-
-    fn winding<R: Ring>(
-        &mut self,
-        io: &mut Io<R>,
-        now: Mono,
-        kind: OpKind,
-        winding: Winding,
-        effects: &mut Effects,
-    ) {
-        if io.is_quiet(self.slot) {
-            return self.disconnect(io, now, effects);
-        }
-        if winding == Winding::ByItself || io.is_cancelling(self.slot) {
-            return;
-        }
-        if kind == OpKind::Cancel {
-            // What it found ends in a moment; what it did not find is looked for again.
-            self.set_closing(io, now.after(CANCEL_AGAIN));
-        } else {
-            // The end of one operation may have started the next one of the chain.
-            self.push_on_open(io, Op::Cancel);
-        }
-    }
-
-    /// The wait for the FIN is over, or a cancel is to be repeated.
-    pub fn closing_due<R: Ring>(&mut self, io: &mut Io<R>) {
-        self.closing = None;
-        match self.stage {
-            Stage::Finishing | Stage::Winding(_) if !io.is_cancelling(self.slot) => {
-                self.push_on_open(io, Op::Cancel);
-            }
-            Stage::Finishing
-            | Stage::Winding(_)
-            | Stage::Resolving
-            | Stage::Working
-            | Stage::Disconnecting => {}
         }
     }
 
@@ -402,7 +399,7 @@ impl Run {
                 self.ended(io, now, effects);
             }
             Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),
-            Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
+            Stage::Parting | Stage::Idle | Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
         }
     }
 
@@ -414,7 +411,7 @@ impl Run {
     pub(super) fn timeout_outcome(&self) -> (Verdict, String) {
         let dial = match (self.stage, self.host(), self.peer()) {
             (Stage::Resolving, Some(Host::Name(name)), _) => Some(text::lookup_timeout(name)),
-            (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(peer)),
+            (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(&peer)),
             _ => None,
         };
         match (self.request(), dial) {
@@ -441,7 +438,8 @@ impl Run {
                 self.ended(io, now, effects);
             }
             Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),
-            Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
+            Stage::Idle => self.end_idle(io, now, effects),
+            Stage::Parting | Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
         }
     }
 
@@ -512,56 +510,20 @@ impl Run {
         effects.report = self.owner.take().map(|owner| (owner, result));
     }
 
-    /// The answer is complete: give the server a moment to close first.
-    pub(super) fn wait_for_fin<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
-        self.stage = Stage::Finishing;
-        self.set_closing(io, now.after(FIN_WAIT));
-        self.push_on_open(io, Op::Finish);
-    }
-
-    /// Ends what is in flight, then the connection.
-    pub(super) fn wind_down<R: Ring>(
-        &mut self,
-        io: &mut Io<R>,
-        now: Mono,
-        winding: Winding,
-        effects: &mut Effects,
-    ) {
-        io.withdraw(self.slot);
-        self.stage = Stage::Winding(winding);
-        if io.is_quiet(self.slot) {
-            return self.disconnect(io, now, effects);
-        }
-        if winding == Winding::Cancelled {
-            self.push_on_open(io, Op::Cancel);
-        }
-    }
-
-    fn disconnect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
-        self.clear_closing(io);
-        self.stage = Stage::Disconnecting;
-        if !io.ring.is_connected(self.slot) {
-            return self.ended(io, now, effects);
-        }
-        self.push_on_open(io, Op::Disconnect);
-    }
-
-    /// Nothing of the connection is in flight any more; a socket that the kernel would not disconnect goes.
-    fn disconnected<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
-        if io.ring.is_connected(self.slot) {
-            io.ring.replace_socket(self.slot);
-            io.counters.replaced_sockets += 1;
-        }
-        self.ended(io, now, effects);
-    }
-
     /// The slot holds no connection any more.
-    fn ended<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+    pub(super) fn ended<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.clear_closing(io);
+        if self.then != Then::Reconnect {
+            self.leave_place(io);
+        }
         match self.then {
             Then::Free => effects.is_free = true,
             Then::NextHop => self.connect(io, now, effects),
             Then::NextAttempt => self.start_attempt(io, now, effects),
+            Then::Reconnect => {
+                self.requests = 0;
+                self.connect(io, now, effects);
+            }
         }
     }
 
@@ -569,17 +531,6 @@ impl Run {
     pub(super) fn push_on_open<R: Ring>(&mut self, io: &mut Io<R>, op: Op) {
         let pushed = io.push(self.slot, op);
         debug_assert_eq!(pushed, Ok(()), "only a connect makes sockets");
-    }
-
-    fn set_closing<R: Ring>(&mut self, io: &mut Io<R>, at: Mono) {
-        self.clear_closing(io);
-        self.closing = Some(io.wheel.insert(at, Timer::Closing(self.slot)));
-    }
-
-    fn clear_closing<R: Ring>(&mut self, io: &mut Io<R>) {
-        if let Some(id) = self.closing.take() {
-            io.wheel.cancel(id);
-        }
     }
 
     /// The request of this connection; None for a TCP probe.
@@ -591,7 +542,20 @@ impl Run {
         }
     }
 
-    fn host(&self) -> Option<&Host> {
+    /// The bytes that go out on this connection; None for a TCP probe.
+    pub(super) fn outgoing(&self) -> Option<&Bytes> {
+        match &self.secure {
+            Some(secure) => Some(&secure.outgoing),
+            None => self.plain_request(),
+        }
+    }
+
+    /// Whether the run is one of many.
+    pub(super) fn is_repeated(&self) -> bool {
+        self.pace == Pace::Chained
+    }
+
+    pub(super) fn host(&self) -> Option<&Host> {
         match &*self.target {
             Target::Http(http) => Some(&http.host),
             Target::Tcp(tcp) => Some(&tcp.host),
@@ -600,14 +564,17 @@ impl Run {
     }
 
     /// Where this connection goes. A redirect keeps the host, so it keeps the address too.
-    pub(super) fn peer(&self) -> Option<SocketAddr> {
+    pub(super) fn peer(&self) -> Option<Peer> {
+        if let Some(Host::Unix(path)) = self.host() {
+            return Some(Peer::Unix(path.clone()));
+        }
         let port = match (&self.hop, &*self.target) {
             (Some(hop), _) => hop.port,
             (None, Target::Http(http)) => http.port,
             (None, Target::Tcp(tcp)) => tcp.port,
             (None, Target::Exec | Target::Broken { .. }) => return None,
         };
-        Some(SocketAddr::new(self.ip?, port))
+        Some(Peer::Ip(SocketAddr::new(self.ip?, port)))
     }
 
     /// An error text as it stands in the event: a GET names its URL.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::io::{Io, Timer};
+use super::keep::Again;
 use super::onces::{Once, Onces};
 use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, LATE_START, Stats};
@@ -99,7 +100,7 @@ impl<R: Ring> Shard<R> {
 
     /// Whether runs are in flight, so that it pays to let their completions gather.
     pub fn is_busy(&self) -> bool {
-        self.running > 0
+        self.running > self.io.idle
     }
 
     /// Ends everything: probes are forgotten, runs cancelled, one-shot probes answered. Call
@@ -130,7 +131,8 @@ impl<R: Ring> Shard<R> {
             counters,
             lateness_us: self.lateness_us.clone(),
             armed: self.targets.len(),
-            in_flight: self.running as usize,
+            in_flight: (self.running - self.io.idle) as usize,
+            kept: self.io.kept as usize,
             waiting: self.waiting.len() + self.waiting_names.len(),
             timers: self.io.wheel.len(),
         }
@@ -160,7 +162,7 @@ impl<R: Ring> Shard<R> {
         let by_timer = self.io.wheel.next_wake();
         if self.io.has_backlog() {
             by_timer.min(now.after(BACKLOG_WAKE))
-        } else if self.running > 0 {
+        } else if self.is_busy() {
             by_timer.min(now.after(WATCH_EVERY))
         } else {
             by_timer
@@ -207,6 +209,7 @@ impl<R: Ring> Shard<R> {
     /// Stops the ticker and the run in flight.
     fn set_held(&mut self, now: Mono, key: ProbeKey, out: &mut Vec<ProbeEvent>) {
         let Some(entry) = self.targets.get_mut(key) else { return };
+        let kept = entry.kept.take();
         match std::mem::replace(&mut entry.state, State::Held) {
             State::Waiting(timer) => {
                 self.io.wheel.cancel(timer);
@@ -214,6 +217,9 @@ impl<R: Ring> Shard<R> {
             State::Running(slot) => self.abandon(now, slot, out),
             // A queued job finds its probe held; an exec run is the executor's to stop.
             State::Queued | State::Exec | State::Held => {}
+        }
+        if let Some(slot) = kept.filter(|slot| self.is_idle_on(*slot)) {
+            self.with_run(now, slot, out, |run, io, effects| run.abandon(io, now, effects));
         }
     }
 
@@ -277,7 +283,7 @@ impl<R: Ring> Shard<R> {
                     self.with_run(now, slot, out, |run, io, effects| run.timed_out(io, now, effects));
                 }
                 Timer::Closing(slot) => {
-                    self.with_run(now, slot, out, |run, io, _| run.closing_due(io));
+                    self.with_run(now, slot, out, |run, io, effects| run.closing_due(io, now, effects));
                 }
             }
         }
@@ -357,18 +363,22 @@ impl<R: Ring> Shard<R> {
     /// Starts a run; false when no slot is free. A job that nobody wants any more counts as started.
     fn start(&mut self, now: Mono, job: Job, out: &mut Vec<ProbeEvent>) -> bool {
         let wanted = match job {
-            Job::Probe { key, generation } => self
-                .targets
-                .current_mut(key, generation)
-                .filter(|entry| entry.state == State::Queued)
-                .map(|entry| (entry.target.clone(), Pace::Chained, entry.due, entry.timeout)),
+            Job::Probe { key, generation } => {
+                self.targets.current_mut(key, generation).filter(|entry| entry.state == State::Queued).map(
+                    |entry| {
+                        let kept = entry.kept.take();
+                        (entry.target.clone(), Pace::Chained, entry.due, entry.timeout, kept)
+                    },
+                )
+            }
             Job::Once { .. } => self
                 .onces
                 .get_mut(job)
-                .map(|once| (once.target.clone(), Pace::Stepped, once.due, once.timeout)),
+                .map(|once| (once.target.clone(), Pace::Stepped, once.due, once.timeout, None)),
         };
-        let Some((target, pace, due, timeout)) = wanted else { return true };
-        let Some(slot) = self.io.ring.acquire() else { return false };
+        let Some((target, pace, due, timeout, kept)) = wanted else { return true };
+        let kept = kept.filter(|slot| self.is_idle_on(*slot));
+        let Some(slot) = kept.or_else(|| self.io.ring.acquire()) else { return false };
         match job {
             Job::Probe { key, generation } => {
                 if let Some(entry) = self.targets.current_mut(key, generation) {
@@ -381,6 +391,12 @@ impl<R: Ring> Shard<R> {
                 }
             }
         }
+        if kept.is_some() {
+            let again = Again { owner: job, due, timeout };
+            self.with_run(now, slot, out, |run, io, effects| run.again(again, io, now, effects));
+            self.started.push(slot);
+            return true;
+        }
         let mut effects = Effects::default();
         let start = Start { slot, owner: job, target, pace, due, timeout };
         let run = Run::start(start, &mut self.io, now, &mut effects);
@@ -389,6 +405,12 @@ impl<R: Ring> Shard<R> {
         self.started.push(slot);
         self.apply(now, slot, effects, out);
         true
+    }
+
+    /// Whether a run waits on this slot, on an open connection, for its probe's next turn.
+    fn is_idle_on(&self, slot: Slot) -> bool {
+        let run = self.runs.get(slot.at()).and_then(Option::as_ref);
+        run.is_some_and(|run| run.slot == slot && run.is_idle())
     }
 
     fn completed(&mut self, now: Mono, completion: Completion, out: &mut Vec<ProbeEvent>) {
@@ -423,8 +445,10 @@ impl<R: Ring> Shard<R> {
         }
         match effects.report {
             Some((Job::Probe { key, generation }, result)) => {
+                let kept = self.is_idle_on(slot).then_some(slot);
                 let entry = self.targets.current_mut(key, generation);
-                if entry.is_some_and(|entry| entry.state == State::Running(slot)) {
+                if let Some(entry) = entry.filter(|entry| entry.state == State::Running(slot)) {
+                    entry.kept = kept;
                     self.report_probe(now, key, result, out);
                 }
             }

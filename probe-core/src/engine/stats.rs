@@ -32,6 +32,9 @@ pub struct Counters {
     pub repeated: u64,
     /// Runs that started more than [`LATE_START`] after they were due.
     pub late_starts: u64,
+    /// Runs on a kept connection, and how many of those connections turned out to be dead.
+    pub reused: u64,
+    pub reconnected: u64,
     /// Sockets that the kernel would not disconnect, and that were closed.
     pub replaced_sockets: u64,
     /// Operations that had to wait for room in the submission queue.
@@ -49,6 +52,8 @@ pub struct Stats {
     /// Probes armed, and runs in flight.
     pub armed: usize,
     pub in_flight: usize,
+    /// Runs that have a place among the kept connections, whether or not they are in flight.
+    pub kept: usize,
     /// Due probes that wait for a slot.
     pub waiting: usize,
     /// Timers pending.

@@ -30,6 +30,8 @@ pub struct Entry {
     pub target: Arc<Target>,
     pub timeout: Duration,
     pub state: State,
+    /// Where the connection of the latest run is kept, if it is.
+    pub kept: Option<Slot>,
     /// When the latest run was due.
     pub due: Mono,
     period: Duration,
@@ -113,6 +115,7 @@ impl Entry {
             target: arm.target,
             timeout: arm.timeout,
             state: State::Held,
+            kept: None,
             due: arm.first_due,
             period: arm.period.max(Duration::from_nanos(1)),
             next_tick: arm.first_due,

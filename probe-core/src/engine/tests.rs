@@ -1,5 +1,6 @@
 //! The shard on the twin: verdicts, tickers, redirects, cancellation, under faults that must not matter.
 
+mod reach;
 mod starved;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use super::Shard;
 use crate::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey, Ticket};
 use crate::model::limits::PROBE_ATTEMPTS;
 use crate::model::probe::{
-    Arm, Host, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target, TcpTarget, Verdict,
+    Arm, Host, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict,
 };
 use crate::model::time::Mono;
 use crate::ring::twin::{Behaviour, Faults, Piece, Twin, World};
@@ -101,7 +102,7 @@ fn addr() -> SocketAddr {
 }
 
 fn http_at(host: &str, path: &str) -> Target {
-    let url = url::Url::for_probe(host, 80, path).unwrap();
+    let url = url::Url::for_probe(url::Scheme::Http, host, 80, path).unwrap();
     let lines = headers::request_headers(&[], url.authority(), headers::AGENT_PROBE).unwrap();
     Target::Http(HttpTarget {
         host: url::host_of(host),
@@ -109,6 +110,7 @@ fn http_at(host: &str, path: &str) -> Target {
         request: http1::request(&url.request_target(), &lines),
         url: url.text().into(),
         headers: lines.into(),
+        special: None,
     })
 }
 
@@ -117,7 +119,7 @@ fn http() -> Target {
 }
 
 fn tcp() -> Target {
-    Target::Tcp(TcpTarget { host: Host::Ip(addr().ip()), port: addr().port() })
+    Target::Tcp(TcpTarget { host: Host::Ip(addr().ip()), port: addr().port(), close: TcpClose::Reset })
 }
 
 /// One run of `target` against `behaviour`: verdict, text, and when it came, under every harmless fault.

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use crate::ring::Errno;
+use crate::ring::{Errno, Peer};
 
 /// What Go appends when the client's timeout ends a request before its headers are in.
 const AWAITING_HEADERS: &str = "(Client.Timeout exceeded while awaiting headers)";
@@ -17,13 +17,13 @@ pub fn get(url: &str, error: impl Display) -> String {
 }
 
 /// connect(2) failed.
-pub fn connect(peer: SocketAddr, errno: Errno) -> String {
-    format!("dial tcp {peer}: connect: {}", words(errno))
+pub fn connect(peer: &Peer, errno: Errno) -> String {
+    format!("dial {} {peer}: connect: {}", peer.network(), words(errno))
 }
 
 /// No socket for a connection to `peer`.
-pub fn socket(peer: SocketAddr, call: &str, errno: Errno) -> String {
-    format!("dial tcp {peer}: {call}: {}", words(errno))
+pub fn socket(peer: &Peer, call: &str, errno: Errno) -> String {
+    format!("dial {} {peer}: {call}: {}", peer.network(), words(errno))
 }
 
 /// A host name has no address; `error` is the resolver's text, such as `lookup x: no such host`.
@@ -35,8 +35,8 @@ pub fn lookup_timeout(host: &str) -> String {
     format!("dial tcp: lookup {host}: i/o timeout")
 }
 
-pub fn dial_timeout(peer: SocketAddr) -> String {
-    format!("dial tcp {peer}: i/o timeout")
+pub fn dial_timeout(peer: &Peer) -> String {
+    format!("dial {} {peer}: i/o timeout", peer.network())
 }
 
 /// The deadline of a GET passed while connecting; `dial` says where.
@@ -50,10 +50,13 @@ pub fn get_timeout(url: &str) -> String {
 }
 
 /// A read or write on an open connection failed; `call` is `read` or `write`.
-pub fn transfer(call: &str, local: Option<SocketAddr>, peer: SocketAddr, errno: Errno) -> String {
-    match local {
-        Some(local) => format!("{call} tcp {local}->{peer}: {call}: {}", words(errno)),
-        None => format!("{call} tcp {peer}: {call}: {}", words(errno)),
+pub fn transfer(call: &str, local: Option<SocketAddr>, peer: &Peer, errno: Errno) -> String {
+    let (network, words) = (peer.network(), words(errno));
+    match (local, peer) {
+        (Some(local), _) => format!("{call} {network} {local}->{peer}: {call}: {words}"),
+        // Our own end has no name, which Go writes so.
+        (None, Peer::Unix(_)) => format!("{call} {network} @->{peer}: {call}: {words}"),
+        (None, Peer::Ip(_)) => format!("{call} {network} {peer}: {call}: {words}"),
     }
 }
 
@@ -73,8 +76,9 @@ mod tests {
 
     #[test]
     fn errors_read_as_gos() {
-        let peer = "10.1.2.3:8080".parse().unwrap();
-        let peer_v6 = "[::1]:80".parse().unwrap();
+        let peer = &Peer::Ip("10.1.2.3:8080".parse().unwrap());
+        let peer_v6 = &Peer::Ip("[::1]:80".parse().unwrap());
+        let unix = &Peer::Unix(std::path::Path::new("/run/x.sock").into());
         let local = "10.0.0.9:40000".parse().unwrap();
         let cases = [
             (connect(peer, Errno::CONNREFUSED), "dial tcp 10.1.2.3:8080: connect: connection refused"),
@@ -88,6 +92,11 @@ mod tests {
             (
                 transfer("read", Some(local), peer, Errno::CONNRESET),
                 "read tcp 10.0.0.9:40000->10.1.2.3:8080: read: connection reset by peer",
+            ),
+            (connect(unix, Errno::NOENT), "dial unix /run/x.sock: connect: no such file or directory"),
+            (
+                transfer("read", None, unix, Errno::CONNRESET),
+                "read unix @->/run/x.sock: read: connection reset by peer",
             ),
             (transfer("write", None, peer, Errno::PIPE), "write tcp 10.1.2.3:8080: write: broken pipe"),
             (

@@ -273,7 +273,7 @@ impl Pod {
         context.out.push(Output::Probe(ProbeCmd::ExecDone { probe: key, generation }));
         let Some((action, probe)) = self.exec_action(ix, kind) else { return Effect::Stale };
         let phases = Phases { due: run.due, done: now, ..Phases::default() };
-        let result = judge_exec(result, &self.probe_argv(ix, action), timeout(probe), phases);
+        let result = judge_exec(result, &self.probe_argv(ix, action), probe.timeout, phases);
         let outcome = Outcome { probe: key, generation, instance, folded_successes: 0, result };
         self.on_outcome(ix, kind, &outcome, context)
     }
@@ -311,7 +311,7 @@ impl Pod {
             Target::Exec => self.exec_probe(ix, kind, instance, question, context),
             Target::Broken { error } => return Err(error),
             target @ (Target::Http(_) | Target::Tcp(_)) => {
-                let timeout = timeout(probe);
+                let timeout = probe.timeout;
                 let ticket = context.ask(question);
                 let once = ProbeCmd::Once { ticket, target: Arc::new(target), timeout };
                 context.out.push(Output::Probe(once));
@@ -329,7 +329,7 @@ impl Pod {
         phases: Phases,
     ) -> RunResult {
         match self.exec_action(ix, kind) {
-            Some((action, probe)) => judge_exec(result, &self.probe_argv(ix, action), timeout(probe), phases),
+            Some((action, probe)) => judge_exec(result, &self.probe_argv(ix, action), probe.timeout, phases),
             None => RunResult { verdict: Verdict::Errored, detail: None, phases },
         }
     }
@@ -356,7 +356,7 @@ impl Pod {
     ) {
         let Some((action, probe)) = self.exec_action(ix, kind) else { return };
         let argv = self.probe_argv(ix, action).into();
-        let timeout = Some(timeout(probe));
+        let timeout = Some(probe.timeout);
         let ticket = context.ask(question);
         context.runtime(RuntimeCmd::Exec { instance, ticket, argv, timeout });
     }
@@ -395,15 +395,11 @@ fn arm(
         target: Arc::clone(&target),
         first_due: schedule.first_due(started_at, context.now.mono),
         period: schedule.period(),
-        timeout: timeout(probe),
+        timeout: probe.timeout,
         report_successes: slot.worker.report_successes(),
     };
     context.out.push(Output::Probe(ProbeCmd::Arm(Box::new(arm))));
     slot.armed = Some(Armed { generation, instance, target, exec: None });
-}
-
-fn timeout(probe: &ProbeSpec) -> Duration {
-    Duration::from_secs(u64::from(probe.timeout_s))
 }
 
 /// The table of kubelet-semantics 6.

@@ -4,6 +4,14 @@ use std::time::Duration;
 
 /// Largest manifest file read, in bytes. A pod is a few KiB; the API server's own limit is 3 MiB.
 pub const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Largest file of certificate authorities, in bytes: the system's own bundles have a quarter of it.
+pub const CA_FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// Longest path of a Unix socket in bytes: `sun_path` has 108, the last of them zero (unix(7)).
+pub const UNIX_PATH_MAX_BYTES: usize = 107;
+/// Largest period or timeout that an annotation gives, in milliseconds: 24 days. Seconds go further.
+pub const PROBE_MS_MAX: u64 = i32::MAX as u64;
+/// Smallest period of a probe that a node allows unless told otherwise.
+pub const PROBE_PERIOD_MIN_DEFAULT: Duration = Duration::from_millis(10);
 /// All manifests of a node together, in bytes: 10,000 pods of 25 KiB. Creating one more is refused.
 pub const MANIFESTS_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Most pods that one agent holds.
@@ -39,6 +47,8 @@ pub const INCONCLUSIVE_ROW: u32 = 10;
 pub const COMPLETIONS_WANTED: usize = 1 << 20;
 /// Receive buffer of a slot: the largest response head, and the window the body is drained through.
 pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
+/// One in so many slots of a shard may hold a connection that is kept between runs (annotation `keep-alive`).
+pub const KEPT_ONE_IN: u32 = 2;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.
 pub const FIN_WAIT: Duration = Duration::from_millis(5);
 /// Commands that wait for one engine shard, and inputs that wait for one executor shard.

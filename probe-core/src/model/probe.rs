@@ -1,6 +1,7 @@
 //! What is probed, how often, and what came of it.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 
 use super::id::{InstanceId, ProbeKey, Ticket};
 use super::time::Mono;
+use super::tls::{TlsConfig, TlsTarget};
 
 /// The three probes of a container. The order is the order in which workers are created
 /// (kubelet-semantics 10.1).
@@ -38,10 +40,10 @@ pub struct ProbeSpec {
     pub handler: Handler,
     /// 0 or more, in seconds; counts from the container's start.
     pub initial_delay_s: u32,
-    /// At least 1.
-    pub timeout_s: u32,
-    /// At least 1.
-    pub period_s: u32,
+    /// At least a millisecond: `timeoutSeconds`, or the annotation `timeout-ms`.
+    pub timeout: Duration,
+    /// At least a millisecond: `periodSeconds`, or the annotation `period-ms`.
+    pub period: Duration,
     /// At least 1; exactly 1 for liveness and startup.
     pub success_threshold: u32,
     /// At least 1.
@@ -75,6 +77,20 @@ pub struct HttpGetAction {
     pub path: Box<str>,
     /// In manifest order, names as written.
     pub headers: Vec<(Box<str>, Box<str>)>,
+    /// `scheme: HTTPS`.
+    pub tls: Option<TlsAction>,
+    /// Annotation `unix-socket`: where to connect instead of host and port, which the request still names.
+    pub unix_socket: Option<Arc<Path>>,
+    /// Annotation `keep-alive`: the connection serves further runs.
+    pub keep_alive: bool,
+}
+
+/// How an HTTPS probe looks at the server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsAction {
+    pub config: TlsConfig,
+    /// Annotation `tls-server-name`; None: the host of the URL.
+    pub server_name: Option<Box<str>>,
 }
 
 /// `tcpSocket`: a connection is success.
@@ -82,6 +98,60 @@ pub struct HttpGetAction {
 pub struct TcpSocketAction {
     pub host: Option<Box<str>>,
     pub port: PortRef,
+    /// Annotation `unix-socket`: where to connect instead of host and port.
+    pub unix_socket: Option<Arc<Path>>,
+    pub close: TcpClose,
+}
+
+/// How a TCP probe ends its connection: annotation `tcp-close`.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub enum TcpClose {
+    /// With a reset, as HAProxy does: nothing is left of the connection on either side.
+    #[default]
+    Reset,
+    /// With a FIN; the server's own is waited for up to [`super::limits::FIN_WAIT`]. The server sees an ordinary end of
+    /// file.
+    Graceful,
+}
+
+impl TcpClose {
+    /// Every way.
+    pub const ALL: [TcpClose; 2] = [TcpClose::Reset, TcpClose::Graceful];
+
+    /// The annotation's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TcpClose::Reset => "Reset",
+            TcpClose::Graceful => "Graceful",
+        }
+    }
+
+    /// The way that an annotation's value names.
+    pub fn parse(value: &str) -> Option<TcpClose> {
+        TcpClose::ALL.into_iter().find(|close| close.as_str() == value)
+    }
+}
+
+impl HttpGetAction {
+    /// A GET over TCP without TLS, on a new connection each time.
+    pub fn plain(host: Option<Box<str>>, port: PortRef, path: &str) -> HttpGetAction {
+        HttpGetAction {
+            host,
+            port,
+            path: path.into(),
+            headers: Vec::new(),
+            tls: None,
+            unix_socket: None,
+            keep_alive: false,
+        }
+    }
+}
+
+impl TcpSocketAction {
+    /// A connection over TCP that ends with a reset.
+    pub fn plain(host: Option<Box<str>>, port: PortRef) -> TcpSocketAction {
+        TcpSocketAction { host, port, unix_socket: None, close: TcpClose::Reset }
+    }
 }
 
 /// An int-or-string port; resolved against the container's ports by `decide::target`
@@ -158,6 +228,31 @@ pub struct HttpTarget {
     pub url: Box<str>,
     /// What redirects need to build the next request; None keeps 3xx answers as they are.
     pub headers: Arc<[(Box<str>, Box<str>)]>,
+    /// What few targets have; None costs a pointer.
+    pub special: Option<Box<HttpSpecial>>,
+}
+
+/// What an HTTP run needs beyond a plain request on a new connection.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HttpSpecial {
+    /// The connection speaks TLS.
+    pub tls: Option<TlsTarget>,
+    /// The request that leaves the connection open; None: every run has a connection of its own.
+    pub keep_alive_request: Option<Bytes>,
+    /// A server that answers TLS with plain HTTP is asked once more without TLS (kubelet-semantics 13: hooks).
+    pub falls_back_to_http: bool,
+}
+
+impl HttpTarget {
+    /// How TLS is spoken on the connection; None: not at all.
+    pub fn tls(&self) -> Option<&TlsTarget> {
+        self.special.as_ref()?.tls.as_ref()
+    }
+
+    /// The request that leaves the connection open.
+    pub fn keep_alive_request(&self) -> Option<&Bytes> {
+        self.special.as_ref()?.keep_alive_request.as_ref()
+    }
 }
 
 /// Everything that a TCP run needs.
@@ -165,14 +260,17 @@ pub struct HttpTarget {
 pub struct TcpTarget {
     pub host: Host,
     pub port: u16,
+    pub close: TcpClose,
 }
 
-/// Where a target is: an address, or a name that is looked up at every run.
+/// Where a target is: an address, a name that is looked up at every run, or a socket in the file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
     Ip(IpAddr),
     /// Resolved off the shard at every run, never cached (kubelet-semantics 3.2).
     Name(Box<str>),
+    /// A Unix stream socket; the target's port plays no part.
+    Unix(Arc<Path>),
 }
 
 /// Engine to executor.

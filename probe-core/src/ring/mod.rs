@@ -7,7 +7,9 @@
 //!
 //! A slot keeps its sockets: one per address family and [`Opening`], made on first use by plain system calls
 //! and registered in the ring's file table. A connection is ended by connect(AF_UNSPEC), after which the
-//! socket serves the next connection. Every probe is a new connection all the same.
+//! socket serves the next connection. Every probe is a new connection all the same. A Unix socket cannot be
+//! disconnected (net/unix/af_unix.c, unix_validate_addr): [`Op::Disconnect`] fails, and the slot's socket is
+//! replaced.
 //!
 //! What the kernel requires and both implementations check:
 //! * one operation of a kind per slot at a time;
@@ -21,6 +23,7 @@ mod driver;
 mod epoll;
 mod error;
 mod messages;
+mod peer;
 mod setup;
 mod slots;
 mod sockets;
@@ -41,6 +44,7 @@ use crate::model::time::{Mono, Wall};
 pub use driver::{Driver, RingKind, RingOptions};
 pub use epoll::Epoll;
 pub use error::RingError;
+pub use peer::Peer;
 pub use slots::{InFlight, Slot};
 pub use uring::{TaskRun, Uring, UringOptions, Waiting};
 pub use wake::Waker;
@@ -96,11 +100,18 @@ pub trait Ring {
     /// Something of the slot is in flight.
     fn replace_socket(&mut self, slot: Slot);
 
+    /// Ends our half of the slot's connection: the peer sees the end of the stream, behind everything that was sent.
+    /// A system call of its own, since the kernel hands the entry for it to a worker thread.
+    ///
+    /// # Errors
+    /// The connection is not open any more.
+    fn shutdown(&mut self, slot: Slot) -> Result<(), Errno>;
+
     /// Whether a connection was begun on the slot and not yet ended by [`Op::Disconnect`] or
     /// [`Ring::replace_socket`].
     fn is_connected(&self, slot: Slot) -> bool;
 
-    /// Local address of the slot's current socket, for error texts.
+    /// Local address of the slot's current socket, for error texts. A Unix socket has none.
     fn local_addr(&self, slot: Slot) -> Option<SocketAddr>;
 
     /// Completions whose slot has moved on. Always zero unless the rules of the module are broken.
@@ -114,11 +125,11 @@ pub enum Op {
     /// connect fails, the other two complete with ECANCELED. A failed or short send does not stop the
     /// receive, since a server may answer before it has read everything.
     Exchange {
-        to: SocketAddr,
+        to: Peer,
         request: Bytes,
     },
     Connect {
-        to: SocketAddr,
+        to: Peer,
         opening: Opening,
     },
     /// Sends `request` from byte `from` on. May send less.

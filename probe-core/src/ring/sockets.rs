@@ -2,36 +2,55 @@
 
 #![expect(unsafe_code, reason = "TCP_DEFER_ACCEPT and SO_TIMESTAMPNS have no safe wrapper")]
 
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt,
+};
 
-use super::{Errno, Opening};
+use super::{Errno, Opening, Peer};
 
-/// Sockets per slot: {IPv4, IPv6} × {client speaks first, bare}.
-pub const SOCKETS_PER_SLOT: u32 = 4;
+/// Sockets per slot: {IPv4, IPv6} × {client speaks first, bare}, and one for Unix sockets.
+pub const SOCKETS_PER_SLOT: u32 = 5;
 
 /// Which of a slot's sockets serves a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct SocketKind {
-    is_v6: bool,
-    opening: Opening,
+pub enum SocketKind {
+    V4(Opening),
+    V6(Opening),
+    Unix,
 }
 
 impl SocketKind {
-    pub fn of(to: SocketAddr, opening: Opening) -> SocketKind {
-        SocketKind { is_v6: to.is_ipv6(), opening }
+    pub fn of(to: &Peer, opening: Opening) -> SocketKind {
+        match to {
+            Peer::Ip(addr) if addr.is_ipv6() => SocketKind::V6(opening),
+            Peer::Ip(_) => SocketKind::V4(opening),
+            Peer::Unix(_) => SocketKind::Unix,
+        }
     }
 
     /// Place among the slot's sockets, below [`SOCKETS_PER_SLOT`].
     pub fn at(self) -> usize {
-        let opening = match self.opening {
-            Opening::ClientSpeaks => 0,
-            Opening::Bare => 2,
-        };
-        opening + usize::from(self.is_v6)
+        match self {
+            SocketKind::V4(Opening::ClientSpeaks) => 0,
+            SocketKind::V6(Opening::ClientSpeaks) => 1,
+            SocketKind::V4(Opening::Bare) => 2,
+            SocketKind::V6(Opening::Bare) => 3,
+            SocketKind::Unix => 4,
+        }
+    }
+}
+
+/// The address for connect(2).
+///
+/// # Errors
+/// The path is too long for a Unix socket.
+pub fn address_of(to: &Peer) -> Result<SocketAddrAny, Errno> {
+    match to {
+        Peer::Ip(addr) => Ok(SocketAddrAny::from(*addr)),
+        Peer::Unix(path) => SocketAddrUnix::new(&**path).map(SocketAddrAny::from),
     }
 }
 
@@ -41,15 +60,23 @@ impl SocketKind {
 /// becomes necessary immediate: with kubelet's one second the closing thread would wait for a peer that has
 /// vanished. In the ordinary course a connection ends by disconnect, where linger plays no part.
 pub fn make(kind: SocketKind) -> Result<OwnedFd, (&'static str, Errno)> {
-    let family = if kind.is_v6 { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| ("socket", errno))?;
+    let (family, opening) = match kind {
+        SocketKind::V4(opening) => (AddressFamily::INET, opening),
+        SocketKind::V6(opening) => (AddressFamily::INET6, opening),
+        // It has none of the options below.
+        SocketKind::Unix => return socket(AddressFamily::UNIX),
+    };
+    let socket = socket(family)?;
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).map_err(|errno| ("setsockopt", errno))?;
-    if kind.opening == Opening::ClientSpeaks {
+    if opening == Opening::ClientSpeaks {
         set_defer_accept(&socket).map_err(|errno| ("setsockopt", errno))?;
         set_flag(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS).map_err(|errno| ("setsockopt", errno))?;
     }
     Ok(socket)
+}
+
+fn socket(family: AddressFamily) -> Result<OwnedFd, (&'static str, Errno)> {
+    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(|errno| ("socket", errno))
 }
 
 /// On a client socket TCP_DEFER_ACCEPT holds the last packet of the handshake back until the first data goes
@@ -84,19 +111,21 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_place() {
-        let v4 = "127.0.0.1:1".parse().unwrap();
-        let v6 = "[::1]:1".parse().unwrap();
+        let v4 = Peer::Ip("127.0.0.1:1".parse().unwrap());
+        let v6 = Peer::Ip("[::1]:1".parse().unwrap());
+        let unix = Peer::Unix(std::path::Path::new("/x").into());
         let places: Vec<usize> = [Opening::ClientSpeaks, Opening::Bare]
             .into_iter()
-            .flat_map(|opening| [v4, v6].map(|to| SocketKind::of(to, opening).at()))
+            .flat_map(|opening| [&v4, &v6].map(|to| SocketKind::of(to, opening).at()))
+            .chain([SocketKind::of(&unix, Opening::Bare).at()])
             .collect();
-        assert_eq!(places, [0, 1, 2, 3]);
+        assert_eq!(places, [0, 1, 2, 3, 4]);
     }
 
     #[test]
     fn sockets_are_made_as_the_kind_says() {
         for opening in [Opening::ClientSpeaks, Opening::Bare] {
-            let socket = make(SocketKind::of("127.0.0.1:1".parse().unwrap(), opening)).unwrap();
+            let socket = make(SocketKind::V4(opening)).unwrap();
             assert_eq!(sockopt::socket_linger(&socket).unwrap(), Some(Duration::ZERO));
         }
     }

@@ -52,7 +52,7 @@ fn disconnect(ring: &mut impl Driver, slot: Slot) {
 }
 
 fn exchange(to: SocketAddr) -> Op {
-    Op::Exchange { to, request: Bytes::from_static(b"ping") }
+    Op::Exchange { to: to.into(), request: Bytes::from_static(b"ping") }
 }
 
 #[track_caller]
@@ -100,7 +100,7 @@ fn check(ring: &mut impl Driver) {
     // Nothing to cancel on a connection at rest; a socket can be replaced.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
-    push(ring, slot, Op::Connect { to, opening: Opening::Bare });
+    push(ring, slot, Op::Connect { to: to.into(), opening: Opening::Bare });
     assert!(matches!(completions(ring, 1)[..], [(OpKind::Connect, Ok(_))]));
     push(ring, slot, Op::Cancel);
     completions(ring, 1);

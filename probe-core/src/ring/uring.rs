@@ -10,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use rustix::net::SocketAddrAny;
+use rustix::net::{Shutdown, SocketAddrAny};
 
 use super::arena::Arena;
 use super::messages::{self, Messages};
 use super::slots::{self, SlotTable};
 use super::sockets::{self, SOCKETS_PER_SLOT, SocketKind};
-use super::{Completion, Errno, InFlight, Op, OpKind, Opening, Refused, Ring, RingError, Slot, Waker, setup};
+use super::{
+    Completion, Errno, InFlight, Op, OpKind, Opening, Peer, Refused, Ring, RingError, Slot, Waker, setup,
+};
 use crate::model::limits::{COMPLETIONS_WANTED, RING_PASSES_MAX};
 use crate::model::time::{Mono, Now};
 
@@ -105,6 +107,8 @@ struct Held {
 enum Receive {
     /// Its bytes are a part of the answer, and the kernel says when they came.
     Stamped,
+    /// Its bytes are a part of the answer.
+    Plain,
     /// It only waits for the end of the connection.
     Unwanted,
 }
@@ -126,7 +130,7 @@ impl Uring {
             request: Bytes::new(),
             filled: 0,
             receive: Receive::Stamped,
-            sockets: [None, None, None, None],
+            sockets: [const { None }; SOCKETS_PER_SLOT as usize],
             current: None,
             is_connected: false,
         };
@@ -215,7 +219,7 @@ impl Uring {
     }
 
     /// The slot's registered socket for a connection to `to`: its place in the file table.
-    fn socket_for(&mut self, slot: Slot, to: SocketAddr, opening: Opening) -> Result<Fixed, Refused> {
+    fn socket_for(&mut self, slot: Slot, to: &Peer, opening: Opening) -> Result<Fixed, Refused> {
         let kind = SocketKind::of(to, opening);
         let place = file_index(slot, kind);
         let held = &mut self.memory.held[slot.at()];
@@ -235,13 +239,13 @@ impl Uring {
         file_index(slot, current.unwrap_or_else(|| panic!("{what} on {slot:?} before any connection")))
     }
 
-    /// Connect entry to `to`; its address stays in the slot until the next connection.
-    fn connect_entry(&mut self, slot: Slot, socket: Fixed, to: SocketAddr) -> squeue::Entry {
+    /// Connect entry to `to`, which stays in the slot until the next connection.
+    fn connect_entry(&mut self, slot: Slot, socket: Fixed, to: SocketAddrAny) -> squeue::Entry {
         let held = &mut self.memory.held[slot.at()];
         assert!(!held.is_connected, "connect on {slot:?}, whose socket is still connected");
         held.is_connected = true;
         held.filled = 0;
-        let address = held.address.insert(SocketAddrAny::from(to));
+        let address = held.address.insert(to);
         opcode::Connect::new(socket, address.as_ptr().cast(), address.addr_len())
             .build()
             .user_data(slots::user_data(slot, OpKind::Connect))
@@ -259,8 +263,14 @@ impl Uring {
     fn recv_entry(&mut self, slot: Slot, socket: Fixed) -> squeue::Entry {
         let memory = &mut *self.memory;
         let held = &mut memory.held[slot.at()];
-        held.receive = Receive::Stamped;
         let (start, len) = memory.arena.free_part(slot.at(), held.filled);
+        if held.current == Some(SocketKind::Unix) {
+            // Room for control messages would be room for descriptors that the peer passes to us (unix(7)).
+            held.receive = Receive::Plain;
+            let entry = opcode::Recv::new(socket, start, len).build();
+            return entry.user_data(slots::user_data(slot, OpKind::Recv));
+        }
+        held.receive = Receive::Stamped;
         let header = memory.messages.prepare(slot.at(), start, len);
         opcode::RecvMsg::new(socket, header).build().user_data(slots::user_data(slot, OpKind::Recv))
     }
@@ -335,17 +345,19 @@ impl Ring for Uring {
         }
         match op {
             Op::Exchange { to, request } => {
-                let socket = self.socket_for(slot, to, Opening::ClientSpeaks)?;
+                let address = address_of(&to)?;
+                let socket = self.socket_for(slot, &to, Opening::ClientSpeaks)?;
                 self.slots.begin(slot, &[OpKind::Connect, OpKind::Send, OpKind::Recv]);
-                let connect = self.connect_entry(slot, socket, to).flags(squeue::Flags::IO_LINK);
+                let connect = self.connect_entry(slot, socket, address).flags(squeue::Flags::IO_LINK);
                 let send = self.send_entry(slot, socket, request, 0).flags(squeue::Flags::IO_HARDLINK);
                 let recv = self.recv_entry(slot, socket);
                 self.push_entries(&[connect, send, recv]);
             }
             Op::Connect { to, opening } => {
-                let socket = self.socket_for(slot, to, opening)?;
+                let address = address_of(&to)?;
+                let socket = self.socket_for(slot, &to, opening)?;
                 self.slots.begin(slot, &[OpKind::Connect]);
-                let connect = self.connect_entry(slot, socket, to);
+                let connect = self.connect_entry(slot, socket, address);
                 self.push_entries(&[connect]);
             }
             Op::Send { request, from } => {
@@ -407,6 +419,9 @@ impl Ring for Uring {
                     held.filled += count as usize;
                     received_at = memory.messages.received_at(slot.at());
                 }
+                (OpKind::Recv, Ok(count)) if held.receive == Receive::Plain => {
+                    held.filled += count as usize;
+                }
                 (OpKind::Disconnect, Ok(_)) => held.is_connected = false,
                 _ => {}
             }
@@ -437,6 +452,12 @@ impl Ring for Uring {
         // An update with -1 empties the place; if even that fails, the next socket replaces the entry.
         let emptied = self.ring.submitter().register_files_update(file_index(slot, kind).0, &[-1]);
         debug_assert!(emptied.is_ok(), "{emptied:?}");
+    }
+
+    fn shutdown(&mut self, slot: Slot) -> Result<(), Errno> {
+        let held = &self.memory.held[slot.at()];
+        let socket = held.current.and_then(|kind| held.sockets[kind.at()].as_ref()).ok_or(Errno::NOTCONN)?;
+        rustix::net::shutdown(socket, Shutdown::Write)
     }
 
     fn is_connected(&self, slot: Slot) -> bool {
@@ -479,6 +500,10 @@ impl Drop for Uring {
             "operations of a probe ring did not end; its memory is kept"
         );
     }
+}
+
+fn address_of(to: &Peer) -> Result<SocketAddrAny, Refused> {
+    sockets::address_of(to).map_err(|errno| Refused::Socket { call: "connect", errno })
 }
 
 fn file_index(slot: Slot, kind: SocketKind) -> Fixed {

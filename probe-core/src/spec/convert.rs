@@ -1,7 +1,7 @@
 //! From a defaulted, valid pod to the model. Nothing can be wrong any more; what is not honoured is left out.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -12,10 +12,13 @@ use crate::model::pod::{
     ChildOomPolicy, ContainerPort, ContainerSpec, EnvField, EnvValue, EnvVar, Hook, PodSpec, Protocol,
     RestartPolicy, Role, TerminationMessagePolicy,
 };
-use crate::model::probe::{ExecAction, Handler, HttpGetAction, PortRef, ProbeSpec, TcpSocketAction};
+use crate::model::probe::{
+    ExecAction, Handler, HttpGetAction, PortRef, ProbeSpec, TcpSocketAction, TlsAction,
+};
+use crate::wire::tls;
 
 /// The model of a pod. Its manifest is kept as JSON, with the uid in it.
-pub fn pod(mut pod: k8s::Pod, uid: PodUid, base_dir: PathBuf) -> PodSpec {
+pub fn pod(mut pod: k8s::Pod, uid: PodUid, context: &mut annotations::Context<'_>) -> PodSpec {
     pod.metadata.uid = Some(uid.to_string());
     pod.status = None;
     let manifest_json: Arc<str> = serde_json::to_string(&pod).unwrap_or_default().into();
@@ -24,17 +27,12 @@ pub fn pod(mut pod: k8s::Pod, uid: PodUid, base_dir: PathBuf) -> PodSpec {
     let about = spec.security_context.as_ref();
     let user = about.and_then(|context| context.run_as_user);
     let group = about.and_then(|context| context.run_as_group);
-    let annotated = pod.metadata.annotations.as_ref();
-    let convert = |role_of: fn(&k8s::Container) -> Role, one: &k8s::Container| {
-        let on_child_oom = annotations::on_child_oom(annotated, &one.name);
-        ContainerSpec {
-            on_child_oom: on_child_oom.unwrap_or_default(),
-            oom_kills_together: on_child_oom.is_none(),
-            ..container(one, role_of(one), user, group)
-        }
-    };
-    let inits = spec.init_containers.iter().flatten().map(|one| convert(init_role, one));
-    let regular = spec.containers.iter().map(|one| convert(|_| Role::Regular, one));
+    let inits = spec.init_containers.iter().flatten().map(|one| container(one, init_role(one), user, group));
+    let regular = spec.containers.iter().map(|one| container(one, Role::Regular, user, group));
+    let mut containers: Vec<ContainerSpec> = inits.chain(regular).collect();
+    if let Some(annotated) = &pod.metadata.annotations {
+        containers.iter_mut().for_each(|one| annotations::apply(annotated, one, context));
+    }
     PodSpec {
         uid,
         namespace: pod.metadata.namespace.unwrap_or_default().into(),
@@ -44,8 +42,8 @@ pub fn pod(mut pod: k8s::Pod, uid: PodUid, base_dir: PathBuf) -> PodSpec {
             Some(_) | None => RestartPolicy::Always,
         },
         termination_grace_s: seconds(spec.termination_grace_period_seconds.unwrap_or_default()),
-        containers: inits.chain(regular).collect(),
-        base_dir,
+        containers,
+        base_dir: context.folder.to_owned(),
         hostname: spec.hostname.map_or_else(|| name.clone(), Into::into),
         name,
         readiness_gates: spec
@@ -148,16 +146,17 @@ fn probe(probe: &k8s::Probe) -> Option<ProbeSpec> {
         (Some(exec), ..) => Handler::Exec(self::exec(exec)),
         (_, Some(http), _) => Handler::HttpGet(self::http(http)),
         (.., Some(tcp)) => {
-            Handler::TcpSocket(TcpSocketAction { host: host(tcp.host.as_deref()), port: port_ref(&tcp.port) })
+            Handler::TcpSocket(TcpSocketAction::plain(host(tcp.host.as_deref()), port_ref(&tcp.port)))
         }
         (None, None, None) => return None,
     };
     let number = |value: Option<i32>| u32::try_from(value.unwrap_or_default()).unwrap_or_default();
+    let duration = |value: Option<i32>| Duration::from_secs(number(value).into());
     Some(ProbeSpec {
         handler,
         initial_delay_s: number(probe.initial_delay_seconds),
-        timeout_s: number(probe.timeout_seconds),
-        period_s: number(probe.period_seconds),
+        timeout: duration(probe.timeout_seconds),
+        period: duration(probe.period_seconds),
         success_threshold: number(probe.success_threshold),
         failure_threshold: number(probe.failure_threshold),
         termination_grace_s: probe.termination_grace_period_seconds.map(seconds),
@@ -179,11 +178,12 @@ fn exec(exec: &k8s::ExecAction) -> ExecAction {
 
 fn http(http: &k8s::HTTPGetAction) -> HttpGetAction {
     let headers = http.http_headers.iter().flatten();
+    let tls = || TlsAction { config: tls::any_certificate(), server_name: None };
+    let path = http.path.as_deref().unwrap_or("/");
     HttpGetAction {
-        host: host(http.host.as_deref()),
-        port: port_ref(&http.port),
-        path: http.path.as_deref().unwrap_or("/").into(),
         headers: headers.map(|header| (header.name.as_str().into(), header.value.as_str().into())).collect(),
+        tls: (http.scheme.as_deref() == Some("HTTPS")).then(tls),
+        ..HttpGetAction::plain(host(http.host.as_deref()), port_ref(&http.port), path)
     }
 }
 

@@ -93,9 +93,7 @@ fn container(path: &str, one: &Container, named: &mut Named) {
     if let Some(lifecycle) = &one.lifecycle {
         for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             let Some(hook) = hook else { continue };
-            let https = hook.http_get.as_ref().is_some_and(|http| http.scheme.as_deref() == Some("HTTPS"));
-            let fields =
-                [("tcpSocket", hook.tcp_socket.is_some(), NOT_YET), ("httpGet.scheme", https, NOT_YET)];
+            let fields = [("tcpSocket", hook.tcp_socket.is_some(), NOT_YET)];
             add(&format!("{path}.lifecycle.{field}"), fields, named);
         }
     }
@@ -147,10 +145,5 @@ fn is_honoured_env(var: &EnvVar) -> bool {
 
 /// What of the probe's handler is not run; None when all of it is.
 pub fn unknown_handler(probe: &Probe) -> Option<&'static str> {
-    let https = probe.http_get.as_ref().is_some_and(|http| http.scheme.as_deref() == Some("HTTPS"));
-    match (probe.grpc.is_some(), https) {
-        (true, _) => Some("grpc"),
-        (_, true) => Some("httpGet.scheme"),
-        (false, false) => None,
-    }
+    probe.grpc.is_some().then_some("grpc")
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::annotations::{Authorities, Context};
 use super::decode::{self, Decoded};
 use super::error::{LoadErrors, NotHonoured, Place, Problem};
 use super::{convert, default, honour, source, validate};
@@ -24,6 +25,8 @@ pub struct LoadOptions<'a> {
     pub strict: bool,
     /// For probes that give no `initialDelaySeconds`; Kubernetes has zero. Whole seconds.
     pub default_initial_delay: Duration,
+    /// Smallest period of a probe that this node allows. Whole milliseconds.
+    pub min_probe_period: Duration,
     /// A new uid for every pod.
     pub new_uid: &'a mut dyn FnMut() -> PodUid,
 }
@@ -54,12 +57,13 @@ pub fn load_files(
     let mut problems = Vec::new();
     let mut loaded = Loaded { pods: Vec::new(), not_honoured: Vec::new() };
     let mut places = Vec::new();
+    let mut authorities = Authorities::default();
     for source in source::read_all(paths, stdin, &mut problems) {
         for decoded in decode::decode(&source, &mut problems) {
             let place = decoded.place.clone();
-            if let Some(pod) =
-                take(decoded, source.folder.clone(), options, &mut problems, &mut loaded.not_honoured)
-            {
+            let folder = source.folder.clone();
+            let found = &mut loaded.not_honoured;
+            if let Some(pod) = take(decoded, folder, options, &mut authorities, &mut problems, found) {
                 loaded.pods.push(pod);
                 places.push(place);
             }
@@ -104,7 +108,7 @@ pub fn pod_from_json(
                 );
                 problems.push(Problem { place, text });
             }
-            take(decoded, folder, options, &mut problems, &mut not_honoured)
+            take(decoded, folder, options, &mut Authorities::default(), &mut problems, &mut not_honoured)
         }
         Err(texts) => {
             problems.extend(texts.into_iter().map(|text| Problem { place: place.clone(), text }));
@@ -122,6 +126,7 @@ fn take(
     decoded: Decoded,
     folder: PathBuf,
     options: &mut LoadOptions<'_>,
+    authorities: &mut Authorities,
     problems: &mut Vec<Problem>,
     not_honoured: &mut Vec<NotHonoured>,
 ) -> Option<PodSpec> {
@@ -134,7 +139,10 @@ fn take(
     }
     let delay_s = i32::try_from(options.default_initial_delay.as_secs()).unwrap_or(i32::MAX);
     default::apply(&mut pod, delay_s);
-    for text in validate::pod(&pod) {
+    let given = pod.metadata.annotations.as_ref().and_then(|all| all.get(BASE_DIR)).map(PathBuf::from);
+    let folder = given.unwrap_or(folder);
+    let mut context = Context { min_probe_period: options.min_probe_period, folder: &folder, authorities };
+    for text in validate::pod(&pod, &mut context) {
         problem(text);
     }
     let containers = pod
@@ -156,8 +164,7 @@ fn take(
     if problems.len() > before {
         return None;
     }
-    let given = pod.metadata.annotations.as_ref().and_then(|all| all.get(BASE_DIR)).map(PathBuf::from);
-    Some(convert::pod(pod, (options.new_uid)(), given.unwrap_or(folder)))
+    Some(convert::pod(pod, (options.new_uid)(), &mut context))
 }
 
 /// Names and ports across all pods of the load (design 9.4).

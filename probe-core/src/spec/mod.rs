@@ -24,5 +24,6 @@ mod source;
 mod tests;
 mod validate;
 
+pub use annotations::{Timing, timing};
 pub use error::{LoadErrors, NotHonoured, Place, Problem};
 pub use load::{JsonContext, LoadOptions, Loaded, LoadedPod, load_files, pod_from_json};

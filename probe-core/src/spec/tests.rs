@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{JsonContext, LoadErrors, LoadOptions, LoadedPod, pod_from_json};
 use crate::model::id::PodUid;
+use crate::model::limits::PROBE_PERIOD_MIN_DEFAULT;
 use crate::model::pod::{PodSpec, RestartPolicy, Role};
 use crate::model::probe::{Handler, ProbeKind, ProbeSpec};
 
@@ -14,8 +15,12 @@ const CONTEXT: JsonContext<'static> = JsonContext { namespace: "default", base_d
 
 fn load(bytes: &[u8], initial_delay: Duration) -> Result<LoadedPod, LoadErrors> {
     let mut new_uid = || PodUid(7);
-    let mut options =
-        LoadOptions { strict: false, default_initial_delay: initial_delay, new_uid: &mut new_uid };
+    let mut options = LoadOptions {
+        strict: false,
+        default_initial_delay: initial_delay,
+        min_probe_period: PROBE_PERIOD_MIN_DEFAULT,
+        new_uid: &mut new_uid,
+    };
     pod_from_json(bytes, &CONTEXT, &mut options)
 }
 
@@ -167,12 +172,9 @@ fn zeros_become_the_defaults() {
     for value in [zeros, json!({"tcpSocket": {"port": 80}})] {
         let pod = load_pod(&with_field("livenessProbe", &value)).unwrap();
         let probe = pod.containers[0].probe(ProbeKind::Liveness).unwrap();
-        let ProbeSpec { initial_delay_s, timeout_s, period_s, success_threshold, failure_threshold, .. } =
-            probe;
-        assert_eq!(
-            [initial_delay_s, timeout_s, period_s, success_threshold, failure_threshold],
-            [&0, &1, &10, &1, &3]
-        );
+        let ProbeSpec { initial_delay_s, timeout, period, success_threshold, failure_threshold, .. } = probe;
+        assert_eq!([initial_delay_s, success_threshold, failure_threshold], [&0, &1, &3]);
+        assert_eq!([timeout.as_secs(), period.as_secs()], [1, 10]);
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt::Display;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::names;
+use super::{annotations, names};
 
 /// Collects errors in the API server's form.
 #[derive(Default)]
@@ -58,10 +58,10 @@ impl Errors {
 }
 
 /// Everything that is wrong with a defaulted pod.
-pub fn pod(pod: &Pod) -> Vec<String> {
+pub fn pod(pod: &Pod, context: &mut annotations::Context<'_>) -> Vec<String> {
     let mut errors = Errors::default();
     metadata(pod, &mut errors);
-    super::annotations::check(pod, &mut errors);
+    annotations::check(pod, context, &mut errors);
     match &pod.spec {
         None => errors.required("spec", ""),
         Some(spec) => pod_spec(spec, &mut errors),

@@ -58,14 +58,22 @@ pub fn redirected(
     hop: &Hop,
 ) -> Vec<Header> {
     // The last line is the client's own; it is added again behind the Referer.
-    let own = first_request.last().filter(|(name, value)| (&**name, &**value) == ("Connection", "close"));
-    let mut lines = first_request[..first_request.len() - usize::from(own.is_some())].to_vec();
+    let mut lines = without_close(first_request).to_vec();
     if let Some(referer) = hop.referer.as_ref().filter(|_| first(&lines, "Referer").is_none()) {
         lines.push(("Referer".into(), referer.clone()));
     }
     let is_custom = current_host != current_authority;
     let host = if is_custom && hop.keeps_custom_host { current_host } else { &hop.authority };
     in_order(host, lines)
+}
+
+/// The lines without the client's own `Connection: close`, which is the last one. A header of the manifest that says
+/// the same stays.
+pub fn without_close(lines: &[Header]) -> &[Header] {
+    match lines.split_last() {
+        Some(((name, value), rest)) if (&**name, &**value) == ("Connection", "close") => rest,
+        Some(_) | None => lines,
+    }
 }
 
 /// Value of the Host line, which is always the first.

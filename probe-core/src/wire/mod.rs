@@ -2,4 +2,5 @@
 
 pub mod headers;
 pub mod http1;
+pub mod tls;
 pub mod url;

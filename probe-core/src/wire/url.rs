@@ -35,7 +35,7 @@ pub struct UrlError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Redirect {
     Follow(Box<Hop>),
-    /// The 3xx answer itself is the result: another host name, or https, which is not spoken yet.
+    /// The 3xx answer itself is the result: it leads to another host name.
     NotFollowed,
     /// The run fails with `Get "<url>": <error>`.
     Failed {
@@ -44,9 +44,40 @@ pub enum Redirect {
     },
 }
 
+/// What is spoken to a URL's host.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// Where it is spoken when a URL names no port.
+    pub const fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+
+    /// The scheme that a URL names, if it is one of these.
+    pub fn parse(text: &str) -> Option<Scheme> {
+        [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.as_str() == text)
+    }
+}
+
 /// Where a redirect leads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hop {
+    pub scheme: Scheme,
     pub host: Host,
     pub port: u16,
     /// As quoted in error texts.
@@ -67,7 +98,7 @@ impl Url {
     ///
     /// # Errors
     /// The host name contains characters that no host has.
-    pub fn for_probe(host: &str, port: u16, path: &str) -> Result<Url, UrlError> {
+    pub fn for_probe(scheme: Scheme, host: &str, port: u16, path: &str) -> Result<Url, UrlError> {
         let mut url = match Url::parse(path) {
             Ok(url) if url.opaque.is_empty() => url,
             Ok(_) | Err(_) => Url {
@@ -79,7 +110,7 @@ impl Url {
                 fragment: String::new(),
             },
         };
-        url.scheme = "http".to_owned();
+        url.scheme = scheme.as_str().to_owned();
         url.authority = join_host_port(host, port);
         if let Err(problem) = check_host(&url.authority) {
             return Err(UrlError { text: url.text(), problem });
@@ -188,27 +219,27 @@ pub fn redirect(base: &str, location: &str) -> Redirect {
     if url.host_name() != base_url.host_name() {
         return Redirect::NotFollowed;
     }
-    match url.scheme.as_str() {
-        "http" => {}
-        "https" => return Redirect::NotFollowed,
-        other => return failed(&url.text(), format!("unsupported protocol scheme \"{other}\"")),
-    }
+    let Some(scheme) = Scheme::parse(&url.scheme) else {
+        return failed(&url.text(), format!("unsupported protocol scheme \"{}\"", url.scheme));
+    };
     let (_, port_text) = split_port(&url.authority);
     let port = match port_text {
-        "" => 80,
+        "" => scheme.port(),
         text => match text.parse::<u16>() {
             Ok(port) => port,
             Err(_) => return failed(&url.text(), format!("dial tcp: address {text}: invalid port")),
         },
     };
+    let is_downgrade = base_url.scheme == Scheme::Https.as_str() && scheme == Scheme::Http;
     Redirect::Follow(Box::new(Hop {
+        scheme,
         host: host_of(url.host_name()),
         port,
         url: url.text().into(),
         request_target: url.request_target().into(),
         authority: url.authority.as_str().into(),
         keeps_custom_host: reference.scheme.is_empty(),
-        referer: Some(base_url.text().into()),
+        referer: (!is_downgrade).then(|| base_url.text().into()),
     }))
 }
 

@@ -194,7 +194,7 @@ fn check_request(target: &HttpTarget) {
 }
 
 fn target(host: &str, port: u16, path: &str) -> HttpTarget {
-    let url = url::Url::for_probe(host, port, path).expect("a good URL");
+    let url = url::Url::for_probe(url::Scheme::Http, host, port, path).expect("a good URL");
     let lines = headers::request_headers(&[], url.authority(), headers::AGENT_PROBE).expect("good headers");
     HttpTarget {
         host: url::host_of(url.host_name()),
@@ -202,5 +202,6 @@ fn target(host: &str, port: u16, path: &str) -> HttpTarget {
         request: http1::request(&url.request_target(), &lines),
         url: url.text().into(),
         headers: Arc::from(lines),
+        special: None,
     }
 }

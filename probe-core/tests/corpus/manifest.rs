@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use probe_core::decide::target::resolve;
 use probe_core::model::id::PodUid;
-use probe_core::model::limits::POD_CONTAINERS_MAX;
+use probe_core::model::limits::{POD_CONTAINERS_MAX, PROBE_PERIOD_MIN_DEFAULT};
 use probe_core::model::pod::{ContainerSpec, PodSpec};
 use probe_core::model::probe::{ProbeKind, ProbeSpec};
 use probe_core::spec::{JsonContext, LoadErrors, LoadOptions, Loaded, load_files, pod_from_json};
@@ -59,8 +59,12 @@ fn check_text(text: &[u8]) {
 fn check_json(text: &[u8]) {
     let context = JsonContext { namespace: "default", base_dir: Some(Path::new("/")) };
     let mut new_uid = || PodUid(1);
-    let mut options =
-        LoadOptions { strict: false, default_initial_delay: Duration::ZERO, new_uid: &mut new_uid };
+    let mut options = LoadOptions {
+        strict: false,
+        default_initial_delay: Duration::ZERO,
+        min_probe_period: PROBE_PERIOD_MIN_DEFAULT,
+        new_uid: &mut new_uid,
+    };
     match pod_from_json(text, &context, &mut options) {
         Ok(loaded) => check_pod(&loaded.spec),
         Err(errors) => check_errors(&errors, text.len()),
@@ -73,7 +77,12 @@ fn load(text: &[u8], strict: bool) -> Result<Loaded, LoadErrors> {
         uids += 1;
         PodUid(uids)
     };
-    let mut options = LoadOptions { strict, default_initial_delay: Duration::ZERO, new_uid: &mut new_uid };
+    let mut options = LoadOptions {
+        strict,
+        default_initial_delay: Duration::ZERO,
+        min_probe_period: PROBE_PERIOD_MIN_DEFAULT,
+        new_uid: &mut new_uid,
+    };
     load_files(&[PathBuf::from("-")], &mut &*text, &mut options)
 }
 
@@ -101,7 +110,7 @@ fn check_pod(pod: &PodSpec) {
 }
 
 fn check_probe(kind: ProbeKind, probe: &ProbeSpec, container: &ContainerSpec) {
-    assert!(probe.timeout_s >= 1 && probe.period_s >= 1, "{probe:?}");
+    assert!(probe.timeout.as_millis() >= 1 && probe.period >= PROBE_PERIOD_MIN_DEFAULT, "{probe:?}");
     assert!(probe.success_threshold >= 1 && probe.failure_threshold >= 1, "{probe:?}");
     assert!(kind == ProbeKind::Readiness || probe.success_threshold == 1, "{probe:?}");
     assert!(probe.termination_grace_s.is_none_or(|grace_s| grace_s >= 1), "{probe:?}");
@@ -112,8 +121,12 @@ fn check_probe(kind: ProbeKind, probe: &ProbeSpec, container: &ContainerSpec) {
 /// The defaulted manifest of a pod loads, and to the same containers.
 fn check_again(pod: &PodSpec) {
     let mut new_uid = || pod.uid;
-    let mut options =
-        LoadOptions { strict: false, default_initial_delay: Duration::ZERO, new_uid: &mut new_uid };
+    let mut options = LoadOptions {
+        strict: false,
+        default_initial_delay: Duration::ZERO,
+        min_probe_period: PROBE_PERIOD_MIN_DEFAULT,
+        new_uid: &mut new_uid,
+    };
     let context = JsonContext { namespace: &pod.namespace, base_dir: Some(&pod.base_dir) };
     let loaded = pod_from_json(pod.manifest_json.as_bytes(), &context, &mut options);
     let again = loaded.unwrap_or_else(|errors| panic!("{errors}\n{}", pod.manifest_json));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -10,12 +11,13 @@ use std::time::Duration;
 use probe_core::engine::{Clocks, Engine, Inbox, Stats};
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
 use probe_core::model::probe::{
-    Arm, Host, HttpTarget, ProbeCmd, ProbeEvent, RunResult, Target, TcpTarget, Verdict,
+    Arm, Host, HttpSpecial, HttpTarget, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict,
 };
 use probe_core::model::time::Mono;
+use probe_core::model::tls::{TlsConfig, TlsTarget};
 use probe_core::ring::{RingKind, RingOptions};
 use probe_core::sys::clock;
-use probe_core::wire::{headers, http1, url};
+use probe_core::wire::{headers, http1, tls, url};
 
 /// How long a test waits for anything before it gives up.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
@@ -178,19 +180,46 @@ pub fn http(addr: SocketAddr, path: &str) -> Target {
 pub fn http_with(addr: SocketAddr, path: &str, given: &[(&str, &str)]) -> Target {
     let given: Vec<(Box<str>, Box<str>)> =
         given.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
-    let url = url::Url::for_probe(&addr.ip().to_string(), addr.port(), path).unwrap();
-    let lines = headers::request_headers(&given, url.authority(), headers::AGENT_PROBE).unwrap();
+    get(url::Scheme::Http, addr, path, &given, HttpSpecial::default())
+}
+
+/// An HTTPS target; None accepts any certificate.
+pub fn https(addr: SocketAddr, path: &str, verify: Option<(TlsConfig, &str)>) -> Target {
+    let host = addr.ip().to_string();
+    let (config, name) = verify.unwrap_or_else(|| (tls::any_certificate(), &host));
+    let tls = Some(TlsTarget { config, server_name: tls::server_name(name) });
+    get(url::Scheme::Https, addr, path, &[], HttpSpecial { tls, ..HttpSpecial::default() })
+}
+
+/// The same target, on a connection that stays open.
+pub fn keeping(mut target: Target) -> Target {
+    let Target::Http(http) = &mut target else { panic!("no HTTP target") };
+    let keeping = String::from_utf8(http.request.to_vec()).unwrap().replace("Connection: close\r\n", "");
+    http.special.get_or_insert_default().keep_alive_request = Some(keeping.into());
+    target
+}
+
+fn get(
+    scheme: url::Scheme,
+    addr: SocketAddr,
+    path: &str,
+    given: &[(Box<str>, Box<str>)],
+    special: HttpSpecial,
+) -> Target {
+    let url = url::Url::for_probe(scheme, &addr.ip().to_string(), addr.port(), path).unwrap();
+    let lines = headers::request_headers(given, url.authority(), headers::AGENT_PROBE).unwrap();
     Target::Http(HttpTarget {
         host: Host::Ip(addr.ip()),
         port: addr.port(),
         request: http1::request(&url.request_target(), &lines),
         url: url.text().into(),
         headers: lines.into(),
+        special: (special != HttpSpecial::default()).then(|| Box::new(special)),
     })
 }
 
 pub fn tcp(addr: SocketAddr) -> Target {
-    Target::Tcp(TcpTarget { host: Host::Ip(addr.ip()), port: addr.port() })
+    Target::Tcp(TcpTarget { host: Host::Ip(addr.ip()), port: addr.port(), close: TcpClose::Reset })
 }
 
 /// Verdict and text must be these; `{addr}` in the text is the server's address.
@@ -204,4 +233,14 @@ pub fn check(id: &str, addr: SocketAddr, result: &RunResult, verdict: Verdict, d
 pub fn took(result: &RunResult) -> Duration {
     let submitted: Mono = result.phases.submitted.unwrap();
     result.phases.done.since(submitted)
+}
+
+/// The same target, on a Unix socket.
+pub fn at_path(mut target: Target, path: &Path) -> Target {
+    match &mut target {
+        Target::Http(http) => http.host = Host::Unix(path.into()),
+        Target::Tcp(tcp) => tcp.host = Host::Unix(path.into()),
+        Target::Exec | Target::Broken { .. } => panic!("no network target"),
+    }
+    target
 }

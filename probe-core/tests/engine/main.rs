@@ -5,6 +5,9 @@
 mod bench;
 mod hostile;
 mod http;
+mod keep;
 mod leaks;
 mod server;
 mod tcp;
+mod tls;
+mod unix;

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Event, Pod};
 use serde_json::json;
 
@@ -120,10 +122,10 @@ fn a_probe_now() {
         let none = world.call("POST", path, "").await;
         none.assert_error(400, "BadRequest", "container \"main\" in pod \"a\" has no liveness probe");
         let probe = ProbeSpec {
-            handler: Handler::TcpSocket(TcpSocketAction { host: None, port: PortRef::Number(1) }),
+            handler: Handler::TcpSocket(TcpSocketAction::plain(None, PortRef::Number(1))),
             initial_delay_s: 0,
-            timeout_s: 1,
-            period_s: 10,
+            timeout: Duration::from_secs(1),
+            period: Duration::from_secs(10),
             success_threshold: 1,
             failure_threshold: 3,
             termination_grace_s: None,

@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerPort, ContainerStatus, EnvVar, Event, Pod, PodSpec, PodStatus, Volume,
 };
 use probe_core::decide::describe;
+use probe_core::model::probe::ProbeKind;
+use probe_core::spec;
 
 use super::age;
 use super::events::{last_seen, last_time};
@@ -116,13 +118,14 @@ fn container(pod: &Pod, container: &Container, status: Option<&ContainerStatus>,
         }
     }
     let probes = [
-        ("Liveness", &container.liveness_probe),
-        ("Readiness", &container.readiness_probe),
-        ("Startup", &container.startup_probe),
+        (ProbeKind::Liveness, &container.liveness_probe),
+        (ProbeKind::Readiness, &container.readiness_probe),
+        (ProbeKind::Startup, &container.startup_probe),
     ];
-    for (label, probe) in probes {
+    for (kind, probe) in probes {
         if let Some(probe) = probe {
-            out.field(2, label, &describe::probe(probe));
+            let timing = spec::timing(pod.metadata.annotations.as_ref(), &container.name, kind, probe);
+            out.field(2, kind.as_str(), &describe::probe(probe, timing.timeout, timing.period));
         }
     }
     environment(pod, container.env.as_deref().unwrap_or_default(), out);

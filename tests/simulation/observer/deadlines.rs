@@ -160,8 +160,7 @@ fn is_dying(pod: &PodBook, container: &ContainerBook) -> bool {
 /// From a change of health to the threshold: what ran before may go on for three attempts, the next run may be a
 /// period away, and so may each one that is needed.
 fn longest(spec: &ProbeSpec, passes: bool) -> Duration {
-    let period = Duration::from_secs(spec.period_s.into());
-    let timeout = Duration::from_secs(spec.timeout_s.into());
+    let (period, timeout) = (spec.period, spec.timeout);
     let runs = if passes { spec.success_threshold } else { spec.failure_threshold };
     timeout * 3 + period + period.max(timeout) * runs
 }

@@ -211,8 +211,7 @@ impl Observer {
         }
         let verdict = outcome.result.verdict;
         // An engine that stalled for a tenth of the timeout may say that it does not know.
-        let timeout =
-            std::time::Duration::from_secs(spec.probe(owner.kind).map_or(1, |p| p.timeout_s.into()));
+        let timeout = spec.probe(owner.kind).map_or(std::time::Duration::from_secs(1), |p| p.timeout);
         if verdict == Verdict::Inconclusive && self.weather.stall_max * UNWATCHED_PARTS >= timeout {
             return;
         }
@@ -410,7 +409,7 @@ impl Observer {
             }
             ExecResult::TimedOut => {
                 let command = format!("\"check srv {kind}\"");
-                let timeout_s = spec.timeout_s;
+                let timeout_s = spec.timeout.as_secs();
                 let text =
                     format!("{kind} probe failed: command timed out: {command} timed out after {timeout_s}s");
                 (Some(false), Some(text))

@@ -101,15 +101,14 @@ impl Observer {
             broken("probes belong to the running instance", format_args!("{:?} is armed", arm.instance));
         };
         let eligible = started_at.after(Duration::from_secs(probe.initial_delay_s.into()));
-        let latest = eligible.max(now).after(Duration::from_secs(probe.period_s.into()));
+        let latest = eligible.max(now).after(probe.period);
         if arm.first_due < eligible || arm.first_due > latest {
             broken(
                 "first probe between the initial delay and one period later",
                 format_args!("{:?} first due {:?}, not in {eligible:?}..{latest:?}", owner, arm.first_due),
             );
         }
-        let (period, timeout) = (u64::from(probe.period_s), u64::from(probe.timeout_s));
-        if (arm.period, arm.timeout) != (Duration::from_secs(period), Duration::from_secs(timeout)) {
+        if (arm.period, arm.timeout) != (probe.period, probe.timeout) {
             broken("period and timeout of the manifest", format_args!("{:?} for {probe:?}", arm.period));
         }
         let (generation, instance, first_due) = (arm.generation, arm.instance, arm.first_due);

@@ -10,7 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("wire", &["model"]),
     ("decide", &["model", "wire"]),
-    ("spec", &["model", "decide"]),
+    ("spec", &["model", "decide", "wire"]),
     ("ring", &["model"]),
     ("sys", &["model"]),
     ("engine", &["ring", "decide", "wire", "model"]),

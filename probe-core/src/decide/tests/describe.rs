@@ -1,5 +1,7 @@
 //! Group DESC.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Probe};
 use serde_json::{Value, json};
 
@@ -15,7 +17,8 @@ fn check(id: &str, handler: Value, expected: &str) {
     });
     object.as_object_mut().unwrap().extend(handler.as_object().unwrap().clone());
     let parsed: Probe = serde_json::from_value(object).unwrap();
-    assert_eq!(probe(&parsed), format!("{expected} {ATTRS}"), "{id}");
+    let text = probe(&parsed, Duration::from_secs(1), Duration::from_secs(10));
+    assert_eq!(text, format!("{expected} {ATTRS}"), "{id}");
 }
 
 #[test]
@@ -82,4 +85,11 @@ fn state_blocks() {
     let expected =
         ["State: Running", "  Started: Tue, 02 Jan 2024 03:04:05 +0000", "Ready: True", "Restart Count: 0"];
     assert_eq!(lines(running), expected, "18: running");
+}
+
+#[test]
+fn milliseconds_are_shown_as_such() {
+    let parsed: Probe = serde_json::from_value(json!({"tcpSocket": {"port": 1}})).unwrap();
+    let text = probe(&parsed, Duration::from_millis(50), Duration::from_millis(1_500));
+    assert_eq!(text, "tcp-socket :1 delay=0s timeout=50ms period=1500ms #success=0 #failure=0");
 }

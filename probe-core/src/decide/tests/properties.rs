@@ -228,10 +228,10 @@ proptest! {
 
     #[test]
     fn texts_of_people_never_panic(text in any::<String>(), other in any::<String>()) {
-        use crate::wire::url::{Url, redirect};
+        use crate::wire::url::{Scheme, Url, redirect};
         let _ = Url::parse(&text);
         let _ = redirect(&other, &text);
-        if let Ok(url) = Url::for_probe("127.0.0.1", 80, &text) {
+        if let Ok(url) = Url::for_probe(Scheme::Http, "127.0.0.1", 80, &text) {
             let target = url.request_target();
             prop_assert!(target.starts_with('/') && !target.contains(['\r', '\n']));
             prop_assert!(Url::parse(&url.text()).is_ok(), "{}", url.text());

@@ -22,7 +22,7 @@ proptest! {
         later_ns in 0u64..1 << 45,
     ) {
         let kind = ProbeKind::ALL[kind];
-        let spec = ProbeSpec { initial_delay_s: delay_s, period_s, ..probe() };
+        let spec = ProbeSpec { initial_delay_s: delay_s, period: Duration::from_secs(period_s.into()), ..probe() };
         let schedule = Schedule::new(PodUid(uid), &name, kind, &spec);
         let started = Mono::from_ns(started_ns);
         let now = started.after(Duration::from_nanos(later_ns));

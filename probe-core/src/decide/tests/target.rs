@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use super::world::container;
-use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port};
+use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port, without_tls};
 use crate::model::pod::{ContainerPort, ContainerSpec, Protocol, Role};
 use crate::model::probe::{
-    Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpSocketAction, TcpTarget,
+    Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpClose, TcpSocketAction, TcpTarget,
+    TlsAction,
 };
+use crate::model::tls::TlsTarget;
+use crate::wire::tls::{any_certificate, server_name};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -26,7 +29,7 @@ fn with_port() -> ContainerSpec {
 }
 
 fn get(port: PortRef, path: &str) -> HttpGetAction {
-    HttpGetAction { host: None, port, path: path.into(), headers: Vec::new() }
+    HttpGetAction::plain(None, port, path)
 }
 
 fn name(text: &str) -> PortRef {
@@ -66,13 +69,13 @@ fn ports() {
 #[test]
 fn tcp_targets() {
     let tcp = |host: Option<&str>, port| {
-        let action = TcpSocketAction { host: host.map(Box::from), port };
+        let action = TcpSocketAction::plain(host.map(Box::from), port);
         resolve(&Handler::TcpSocket(action), &with_port(), ip("1.2.3.4"))
     };
     let pod_ip = Host::Ip(ip("1.2.3.4"));
-    assert_eq!(tcp(None, name("found")), Target::Tcp(TcpTarget { host: pod_ip, port: 93 }), "RES-13");
-    let named = Host::Name("db".into());
-    assert_eq!(tcp(Some("db"), PortRef::Number(5432)), Target::Tcp(TcpTarget { host: named, port: 5432 }));
+    let target = |host, port| Target::Tcp(TcpTarget { host, port, close: TcpClose::Reset });
+    assert_eq!(tcp(None, name("found")), target(pod_ip, 93), "RES-13");
+    assert_eq!(tcp(Some("db"), PortRef::Number(5432)), target(Host::Name("db".into()), 5432));
     let error = "strconv.Atoi: parsing \"not-found\": invalid syntax".into();
     assert_eq!(tcp(None, name("not-found")), Target::Broken { error }, "RES-12");
 }
@@ -266,7 +269,7 @@ fn redirects() {
         ("HTTP-27", plain, "http://0.0.0.0/fail", Nowhere),
         ("4.3 localhost is another", plain, "http://localhost:8080/", Nowhere),
         ("4.3 no host", plain, "mailto:x", Nowhere),
-        ("https is not spoken yet", plain, "https://10.1.2.3/", Nowhere),
+        ("4.3 any scheme", plain, "https://10.1.2.3/x", To("https://10.1.2.3/x", no_port_lines)),
         ("HTTP-30", custom, "/success", To("http://10.1.2.3:8080/success", custom_lines)),
         ("4.3 absolute", custom, "http://10.1.2.3:8080/s", To("http://10.1.2.3:8080/s", default_lines)),
         ("4.3 own Referer", own_referer, "/new", To("http://10.1.2.3:8080/new", own_lines)),
@@ -300,4 +303,71 @@ fn a_second_hop_names_the_first_as_referer() {
     let referer = lines(&third).into_iter().find(|line| line.starts_with("Referer"));
     assert_eq!(referer.as_deref(), Some("Referer: http://10.1.2.3:8080/b"));
     assert_eq!(lines(&third).iter().filter(|line| line.starts_with("Referer")).count(), 1);
+}
+
+#[test]
+fn https_targets() {
+    let tls =
+        |name: Option<&str>| Some(TlsAction { config: any_certificate(), server_name: name.map(Box::from) });
+    let action = |host: &str, name| HttpGetAction {
+        host: Some(host.into()),
+        tls: tls(name),
+        ..get(PortRef::Number(8443), "/secure")
+    };
+    let target = |action: &HttpGetAction| http(action, &with_port(), ip("1.2.3.4"), Purpose::Probe).unwrap();
+    let named = target(&action("secure.example.com", None));
+    assert_eq!(&*named.url, "https://secure.example.com:8443/secure", "RES-27");
+    assert_eq!(named.tls().map(|tls| &tls.server_name), Some(&server_name("secure.example.com")));
+    let other = target(&action("10.0.0.1", Some("other.example")));
+    assert_eq!(other.tls().map(|tls| &tls.server_name), Some(&server_name("other.example")));
+    assert_eq!(lines(&other)[0], "Host: 10.0.0.1:8443");
+    let hook = HttpGetAction { tls: tls(None), host: Some("foo".into()), ..get(name(""), "/bar") };
+    let hook = http(&hook, &with_port(), ip("1.2.3.4"), Purpose::Hook).unwrap();
+    assert_eq!(&*hook.url, "https://foo:443/bar", "HOOK-04");
+    let plain = without_tls(&hook).unwrap();
+    assert_eq!((&*plain.url, plain.port, plain.tls()), ("http://foo:443/bar", 443, None));
+    assert_eq!(lines(&plain), lines(&hook));
+    assert_eq!(without_tls(&named), None, "a probe fails");
+    let secret = vec![("authorization".into(), "Basic x".into())];
+    let hook = HttpGetAction { tls: tls(None), headers: secret, ..get(PortRef::Number(443), "/") };
+    let hook = http(&hook, &with_port(), ip("1.2.3.4"), Purpose::Hook).unwrap();
+    let plain = without_tls(&hook).unwrap();
+    assert!(lines(&hook).len() == lines(&plain).len() + 1, "{:?}", lines(&plain));
+
+    let Follow::Next(plain) = follow(&other, &other, "http://10.0.0.1/x") else { panic!("http is followed") };
+    assert_eq!((plain.tls(), plain.port), (None, 80));
+    assert!(lines(&plain).iter().all(|line| !line.starts_with("Referer")), "{:?}", lines(&plain));
+    let Follow::Next(back) = follow(&other, &plain, "https://10.0.0.1/y") else {
+        panic!("https is followed")
+    };
+    assert_eq!((back.tls(), back.port), (other.tls(), 443));
+    let first = probed(&[], Purpose::Probe);
+    let Follow::Next(secure) = follow(&first, &first, "https://10.1.2.3/") else {
+        panic!("https is followed")
+    };
+    let any = TlsTarget { config: any_certificate(), server_name: server_name("10.1.2.3") };
+    assert_eq!(secure.tls(), Some(&any));
+}
+
+#[test]
+fn targets_in_the_file_system_and_kept_connections() {
+    let path: std::sync::Arc<std::path::Path> = std::path::Path::new("/run/x.sock").into();
+    let unix_socket = Some(path.clone());
+    let action = HttpGetAction { unix_socket, keep_alive: true, ..get(PortRef::Number(8080), "/h") };
+    let target = http(&action, &with_port(), ip("1.2.3.4"), Purpose::Probe).unwrap();
+    assert_eq!((&target.host, &*target.url), (&Host::Unix(path.clone()), "http://1.2.3.4:8080/h"));
+    let text = |request: &[u8]| String::from_utf8_lossy(request).into_owned();
+    let closing = text(&target.request);
+    let keeping = text(target.keep_alive_request().unwrap());
+    assert!(closing.starts_with("GET /h HTTP/1.1\r\nHost: 1.2.3.4:8080\r\n"), "{closing}");
+    assert_eq!(keeping.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"), closing);
+    let Follow::Next(next) = follow(&target, &target, "http://1.2.3.4:81/new") else {
+        panic!("it is followed")
+    };
+    assert_eq!((&next.host, next.keep_alive_request()), (&Host::Unix(path.clone()), None));
+
+    let plain = TcpSocketAction::plain(None, PortRef::Number(1));
+    let action = TcpSocketAction { unix_socket: Some(path.clone()), close: TcpClose::Graceful, ..plain };
+    let expected = TcpTarget { host: Host::Unix(path), port: 1, close: TcpClose::Graceful };
+    assert_eq!(resolve(&Handler::TcpSocket(action), &with_port(), ip("1.2.3.4")), Target::Tcp(expected));
 }

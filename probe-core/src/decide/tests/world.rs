@@ -1,6 +1,7 @@
 //! A pod made of plain data, to look at with the decisions.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::decide::view::{ContainerView, PodView, Record, RecordState, ResultState, StartFailure};
 use crate::model::id::{ContainerId, ContainerIx, InstanceId, PodUid};
@@ -33,10 +34,10 @@ pub fn instance(container: u16, restart_count: u32) -> InstanceId {
 /// A TCP probe with kubelet's defaults.
 pub fn probe() -> ProbeSpec {
     ProbeSpec {
-        handler: Handler::TcpSocket(TcpSocketAction { host: None, port: PortRef::Number(80) }),
+        handler: Handler::TcpSocket(TcpSocketAction::plain(None, PortRef::Number(80))),
         initial_delay_s: 0,
-        timeout_s: 1,
-        period_s: 10,
+        timeout: Duration::from_secs(1),
+        period: Duration::from_secs(10),
         success_threshold: 1,
         failure_threshold: 3,
         termination_grace_s: None,

@@ -11,8 +11,7 @@ fn exec() -> Hook {
 }
 
 fn http() -> Hook {
-    let (path, headers) = ("/bye".into(), Vec::new());
-    Hook::HttpGet(HttpGetAction { host: None, port: PortRef::Number(81), path, headers })
+    Hook::HttpGet(HttpGetAction::plain(None, PortRef::Number(81), "/bye"))
 }
 
 fn exited(code: u8) -> Step {

@@ -26,7 +26,8 @@ use tokio::task::unconstrained;
 
 use super::slots::SlotTable;
 use super::{
-    Completion, Driver, Errno, InFlight, Op, OpKind, Opening, Refused, Ring, RingError, Slot, Waker, setup,
+    Completion, Driver, Errno, InFlight, Op, OpKind, Opening, Peer, Refused, Ring, RingError, Slot, Waker,
+    setup,
 };
 use crate::model::time::{Mono, Now};
 use ready::ReadyList;
@@ -92,13 +93,7 @@ impl Epoll {
     }
 
     /// Begins a connection for the kinds of operations that `begun` names.
-    fn connect(
-        &mut self,
-        slot: Slot,
-        to: SocketAddr,
-        opening: Opening,
-        begun: &[OpKind],
-    ) -> Result<(), Refused> {
+    fn connect(&mut self, slot: Slot, to: &Peer, opening: Opening, begun: &[OpKind]) -> Result<(), Refused> {
         let Work { table, slots, .. } = &mut self.work;
         table.begin(slot, begun);
         let _watching = self.runtime.enter();
@@ -196,10 +191,10 @@ impl Ring for Epoll {
         match op {
             Op::Exchange { to, request } => {
                 let begun = [OpKind::Connect, OpKind::Send, OpKind::Recv];
-                self.connect(slot, to, Opening::ClientSpeaks, &begun)?;
+                self.connect(slot, &to, Opening::ClientSpeaks, &begun)?;
                 self.work.slots[slot.at()].exchange(request);
             }
-            Op::Connect { to, opening } => self.connect(slot, to, opening, &[OpKind::Connect])?,
+            Op::Connect { to, opening } => self.connect(slot, &to, opening, &[OpKind::Connect])?,
             Op::Send { request, from } => {
                 table.begin(slot, &[OpKind::Send]);
                 state.send(request, from);
@@ -258,6 +253,10 @@ impl Ring for Epoll {
         let in_flight = self.work.table.in_flight(slot);
         assert!(in_flight.is_empty(), "socket of {slot:?} replaced with {in_flight:?} in flight");
         self.work.slots[slot.at()].close();
+    }
+
+    fn shutdown(&mut self, slot: Slot) -> Result<(), Errno> {
+        self.work.slots[slot.at()].shutdown()
     }
 
     fn is_connected(&self, slot: Slot) -> bool {

@@ -4,6 +4,8 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::net::RecvFlags;
+
 use super::super::messages::{self, Messages};
 use super::super::{Errno, RingError};
 use crate::model::time::Wall;
@@ -19,6 +21,13 @@ impl Receiver {
     pub fn new() -> Result<Receiver, RingError> {
         let stamping = messages::keep_stamping().map_err(|errno| RingError::epoll("setsockopt", errno))?;
         Ok(Receiver { messages: Messages::new(1), _stamping: stamping })
+    }
+
+    /// As [`Receiver::receive`], without the time, and without room for descriptors that a peer passes over a Unix
+    /// socket.
+    pub fn receive_plain(socket: &OwnedFd, room: &mut [u8]) -> Result<(u32, Option<Wall>), Errno> {
+        let (count, _) = rustix::net::recv(socket, room, RecvFlags::empty())?;
+        Ok((count as u32, None))
     }
 
     /// Receives into `room` from a socket that does not block: how many bytes, and when the last of them came.

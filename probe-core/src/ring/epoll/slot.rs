@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, Shutdown, SocketAddrAny};
 
 use super::super::sockets::{self, SOCKETS_PER_SLOT, SocketKind};
-use super::super::{Errno, OpKind, Opening, Refused, Slot};
+use super::super::{Errno, OpKind, Opening, Peer, Refused, Slot};
 use super::receive::Receiver;
 use super::watch::{Direction, Watched};
 use crate::model::limits::SLOT_BUFFER_BYTES;
@@ -38,7 +38,7 @@ pub struct SlotState {
 
 struct Connection {
     kind: SocketKind,
-    to: SocketAddr,
+    to: SocketAddrAny,
     socket: Watched<OwnedFd>,
 }
 
@@ -85,16 +85,18 @@ impl SlotState {
     }
 
     /// Begins a connection. Call it inside the runtime.
-    pub fn connect(&mut self, to: SocketAddr, opening: Opening) -> Result<(), Refused> {
+    pub fn connect(&mut self, peer: &Peer, opening: Opening) -> Result<(), Refused> {
         assert!(self.connection.is_none(), "connect on a slot whose socket is still connected");
-        let kind = SocketKind::of(to, opening);
+        let to = sockets::address_of(peer).map_err(|errno| Refused::Socket { call: "connect", errno })?;
+        let kind = SocketKind::of(peer, opening);
         let socket = match self.kept[kind.at()].take() {
             Some(socket) => socket,
             None => make(kind).map_err(|(call, errno)| Refused::Socket { call, errno })?,
         };
         // Into epoll comes a socket only after this, since one that is connected to nothing counts as closed.
         let begun = match rustix::net::connect(&socket, &to) {
-            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Connecting::Begun,
+            // AGAIN is a Unix socket's full backlog.
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR | Errno::AGAIN) => Connecting::Begun,
             Err(errno) => Connecting::Failed(errno),
         };
         let socket = Watched::new(socket).map_err(|errno| Refused::Socket { call: "epoll_ctl", errno })?;
@@ -153,11 +155,11 @@ impl SlotState {
 
     /// Connect, send and receive.
     fn transfer(&mut self, receiver: &mut Receiver, publish: &mut impl Publish) {
-        let Some(Connection { to, socket, .. }) = &self.connection else { return };
+        let Some(Connection { kind, to, socket }) = &self.connection else { return };
         let cx = &mut Context::from_waker(&self.waker);
         if let Some(connecting) = self.pending.connect {
             let ended = match connecting {
-                Connecting::Begun => poll_connect(cx, socket, *to),
+                Connecting::Begun => poll_connect(cx, socket, to),
                 Connecting::Failed(errno) => Poll::Ready(Err(errno)),
             };
             let Poll::Ready(result) = ended else { return };
@@ -184,7 +186,10 @@ impl SlotState {
                 self.buffer = vec![0; SLOT_BUFFER_BYTES].into();
             }
             let room = &mut self.buffer[self.filled..];
-            let received = socket.attempt(cx, Direction::Read, |socket| receiver.receive(socket, room));
+            let received = socket.attempt(cx, Direction::Read, |socket| match kind {
+                SocketKind::Unix => Receiver::receive_plain(socket, room),
+                SocketKind::V4(_) | SocketKind::V6(_) => receiver.receive(socket, room),
+            });
             if let Poll::Ready(result) = received {
                 self.pending.recv = None;
                 let at = result.ok().and_then(|(_, at)| at).filter(|_| !self.is_unwanted);
@@ -242,6 +247,12 @@ impl SlotState {
         self.connection = None;
     }
 
+    /// Ends our half of the connection.
+    pub fn shutdown(&mut self) -> Result<(), Errno> {
+        let connection = self.connection.as_ref().ok_or(Errno::NOTCONN)?;
+        rustix::net::shutdown(connection.socket.fd(), Shutdown::Write)
+    }
+
     pub fn is_connected(&self) -> bool {
         self.connection.is_some()
     }
@@ -267,8 +278,12 @@ fn make(kind: SocketKind) -> Result<OwnedFd, (&'static str, Errno)> {
 
 /// Connecting once more tells how the first call went, whatever epoll has said: 0 when it is done (EISCONN
 /// from then on), EALREADY while it goes on, else its error.
-fn poll_connect(cx: &mut Context<'_>, socket: &Watched<OwnedFd>, to: SocketAddr) -> Poll<Result<u32, Errno>> {
-    socket.attempt(cx, Direction::Write, |socket| match rustix::net::connect(socket, &to) {
+fn poll_connect(
+    cx: &mut Context<'_>,
+    socket: &Watched<OwnedFd>,
+    to: &SocketAddrAny,
+) -> Poll<Result<u32, Errno>> {
+    socket.attempt(cx, Direction::Write, |socket| match rustix::net::connect(socket, to) {
         Ok(()) | Err(Errno::ISCONN) => Ok(0),
         Err(errno) => Err(errno),
     })

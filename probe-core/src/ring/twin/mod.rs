@@ -7,10 +7,11 @@
 //! use std::time::Duration;
 //! use probe_core::engine::Shard;
 //! use probe_core::model::time::Mono;
+//! use probe_core::ring::Peer;
 //! use probe_core::ring::twin::{Behaviour, Faults, Twin, World};
 //!
 //! let world = World::new();
-//! world.listen("10.0.0.1:80".parse().unwrap(), Behaviour::hang());
+//! world.listen(Peer::Ip("10.0.0.1:80".parse().unwrap()), Behaviour::hang());
 //! let twin = Twin::new(64, world, Faults::none(), 1);
 //! let mut shard = Shard::new(twin);
 //! let (mut inputs, mut out) = (Vec::new(), Vec::new());
@@ -34,7 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::slots::SlotTable;
-use super::{Completion, Errno, InFlight, Op, OpKind, Refused, Ring, Slot};
+use super::{Completion, Errno, InFlight, Op, OpKind, Peer, Refused, Ring, Slot};
 use crate::model::limits::SLOT_BUFFER_BYTES;
 use crate::model::time::{Mono, Now, Wall};
 use connection::Connection;
@@ -186,7 +187,7 @@ impl Twin {
                 let whole = slot.request.len();
                 slot.connection
                     .as_mut()
-                    .map_or(Err(Errno::NOTCONN), |c| c.send(&self.world, count, whole, at))
+                    .map_or(Err(Errno::NOTCONN), |c| c.send(&self.world, (op.from, count), whole, at))
             }
             OpKind::Recv => {
                 let room = SLOT_BUFFER_BYTES - slot.answer.len();
@@ -199,6 +200,9 @@ impl Twin {
                 })
             }
             OpKind::Disconnect if self.rng.chance(self.faults.disconnect_fails) => Err(Errno::INVAL),
+            OpKind::Disconnect if slot.connection.as_ref().is_some_and(Connection::is_unix) => {
+                Err(Errno::INVAL)
+            }
             OpKind::Disconnect => {
                 slot.connection = None;
                 Ok(0)
@@ -297,7 +301,7 @@ impl Twin {
         }
     }
 
-    fn connect(&mut self, slot: Slot, to: SocketAddr) {
+    fn connect(&mut self, slot: Slot, to: Peer) {
         let entry = &mut self.slots[slot.at()];
         assert!(entry.connection.is_none(), "connect on {slot:?}, whose socket is still connected");
         entry.answer.clear();
@@ -393,12 +397,18 @@ impl Ring for Twin {
         self.slots[slot.at()].connection = None;
     }
 
+    fn shutdown(&mut self, slot: Slot) -> Result<(), Errno> {
+        let now = self.now;
+        let connection = self.slots[slot.at()].connection.as_mut();
+        connection.ok_or(Errno::NOTCONN)?.shutdown(&self.world, now)
+    }
+
     fn is_connected(&self, slot: Slot) -> bool {
         self.slots[slot.at()].connection.is_some()
     }
 
     fn local_addr(&self, slot: Slot) -> Option<SocketAddr> {
-        self.slots[slot.at()].connection.as_ref().map(|connection| connection.local_addr(slot.index))
+        self.slots[slot.at()].connection.as_ref()?.local_addr(slot.index)
     }
 
     fn stale_completions(&self) -> u64 {

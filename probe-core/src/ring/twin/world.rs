@@ -1,8 +1,7 @@
-//! The network that a twin sees: scripted listeners under socket addresses.
+//! The network that a twin sees: scripted listeners under addresses.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::model::time::Mono;
+use crate::ring::Peer;
 
 /// A network shared by any number of twins of one thread. Addresses at which nobody listens refuse.
 #[derive(Clone, Default)]
 pub struct World {
-    listeners: Rc<RefCell<BTreeMap<SocketAddr, Listener>>>,
+    listeners: Rc<RefCell<BTreeMap<Peer, Listener>>>,
 }
 
 /// What a listener does with a connection.
@@ -41,6 +41,8 @@ pub enum Piece {
     Data(Bytes),
     Fin,
     Reset,
+    /// The script begins anew with the next request on this connection.
+    Again,
 }
 
 /// Time that a packet needs each way.
@@ -56,6 +58,11 @@ impl Behaviour {
     /// Answers `bytes` after `delay` and closes.
     pub fn answer(delay: Duration, bytes: impl Into<Bytes>) -> Behaviour {
         Behaviour::script([(delay, Piece::Data(bytes.into())), (delay, Piece::Fin)])
+    }
+
+    /// Answers `bytes` after `delay` to each request on the connection, and leaves it open.
+    pub fn keep_alive(delay: Duration, bytes: impl Into<Bytes>) -> Behaviour {
+        Behaviour::script([(delay, Piece::Data(bytes.into())), (delay, Piece::Again)])
     }
 
     /// Accepts and never says anything: a dead-locked server.
@@ -94,7 +101,8 @@ impl World {
     }
 
     /// From now on `addr` behaves like this; open connections keep their script.
-    pub fn listen(&self, addr: SocketAddr, behaviour: Behaviour) {
+    pub fn listen(&self, addr: impl Into<Peer>, behaviour: Behaviour) {
+        let addr = addr.into();
         let mut listeners = self.listeners.borrow_mut();
         match listeners.get_mut(&addr) {
             Some(listener) => listener.behaviour = Some(behaviour),
@@ -108,31 +116,31 @@ impl World {
     }
 
     /// The process behind `addr` dies: new connections are refused, open ones are reset.
-    pub fn kill(&self, addr: SocketAddr, now: Mono) {
-        if let Some(listener) = self.listeners.borrow_mut().get_mut(&addr) {
+    pub fn kill(&self, addr: impl Into<Peer>, now: Mono) {
+        if let Some(listener) = self.listeners.borrow_mut().get_mut(&addr.into()) {
             listener.behaviour = None;
             listener.killed_at = now;
         }
     }
 
     /// Connections that `addr` has accepted so far.
-    pub fn accepted(&self, addr: SocketAddr) -> u64 {
-        self.listeners.borrow().get(&addr).map_or(0, |listener| listener.accepted)
+    pub fn accepted(&self, addr: impl Into<Peer>) -> u64 {
+        self.listeners.borrow().get(&addr.into()).map_or(0, |listener| listener.accepted)
     }
 
-    pub(super) fn behaviour(&self, addr: SocketAddr) -> Option<Behaviour> {
-        self.listeners.borrow().get(&addr).and_then(|listener| listener.behaviour.clone())
+    pub(super) fn behaviour(&self, addr: &Peer) -> Option<Behaviour> {
+        self.listeners.borrow().get(addr).and_then(|listener| listener.behaviour.clone())
     }
 
-    pub(super) fn accept(&self, addr: SocketAddr) {
-        if let Some(listener) = self.listeners.borrow_mut().get_mut(&addr) {
+    pub(super) fn accept(&self, addr: &Peer) {
+        if let Some(listener) = self.listeners.borrow_mut().get_mut(addr) {
             listener.accepted += 1;
         }
     }
 
     /// When the process that accepted at `since` died, if it did.
-    pub(super) fn killed_after(&self, addr: SocketAddr, since: Mono) -> Option<Mono> {
-        let killed_at = self.listeners.borrow().get(&addr)?.killed_at;
+    pub(super) fn killed_after(&self, addr: &Peer, since: Mono) -> Option<Mono> {
+        let killed_at = self.listeners.borrow().get(addr)?.killed_at;
         (killed_at > since).then_some(killed_at)
     }
 }

@@ -38,6 +38,9 @@ pub struct Head {
     pub status: u16,
     /// Value of Location, looked at for 3xx only.
     pub location: Option<Box<str>>,
+    /// Whether the connection may serve another request after this answer (RFC 9112, 9.3): HTTP/1.1, no
+    /// `Connection: close`, and a body that ends by itself.
+    pub keeps_connection: bool,
 }
 
 /// How an answer ended.
@@ -61,6 +64,13 @@ pub enum AnswerError {
     /// The body is broken: the run could not be judged (kubelet-semantics 4.4).
     #[error("{0}")]
     Body(&'static str),
+}
+
+impl AnswerError {
+    /// The connection ended in the middle of something; `in_body` says of what.
+    pub fn torn(in_body: bool) -> AnswerError {
+        if in_body { AnswerError::Body("unexpected EOF") } else { AnswerError::Head(HeadError::Eof) }
+    }
 }
 
 /// What is wrong with a head.
@@ -254,15 +264,20 @@ fn parse_with<'b>(head: &'b [u8], headers: &mut [httparse::Header<'b>]) -> Resul
     if (100..200).contains(&status) && status != 101 {
         return Ok(None);
     }
-    Ok(Some(describe(status, response.headers)))
+    let is_1_1 = response.version == Some(1);
+    Ok(Some(describe(status, is_1_1, response.headers)))
 }
 
-fn describe(status: u16, headers: &[httparse::Header<'_>]) -> Result<(Head, Body), HeadError> {
+fn describe(status: u16, is_1_1: bool, headers: &[httparse::Header<'_>]) -> Result<(Head, Body), HeadError> {
     let has_no_body = matches!(status, 101 | 204 | 304);
     let body = if has_no_body { Body::none() } else { framing(headers)? };
     let location = if (300..400).contains(&status) { first(headers, "Location") } else { None };
     let location = location.map(|value| String::from_utf8_lossy(value.trim_ascii()).into());
-    Ok((Head { status, location }, body))
+    let says_close = values(headers, "Connection")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));
+    let keeps_connection = is_1_1 && !says_close && status != 101 && !body.is_until_close();
+    Ok((Head { status, location, keeps_connection }, body))
 }
 
 /// How the body ends (RFC 9112, 6.3): chunked, by length, or with the connection.
@@ -472,8 +487,25 @@ mod tests {
         for (status, location) in [(302, Some("/new")), (200, None)] {
             let wire = format!("HTTP/1.1 {status} X\r\nLOCATION:  /new \r\nContent-Length: 0\r\n\r\n");
             let progress = Answer::new().read(wire.as_bytes(), 1, None).unwrap();
-            let head = Head { status, location: location.map(Box::from) };
+            let head = Head { status, location: location.map(Box::from), keeps_connection: true };
             assert_eq!(progress, Progress::Head { used: wire.len(), head });
+        }
+    }
+
+    #[test]
+    fn connections_that_may_be_kept() {
+        for (wire, keeps) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+            ("HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n", true),
+            ("HTTP/1.1 204 No\r\nConnection: keep-alive\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nconnection: x, Close\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", false),
+            ("HTTP/1.1 101 Up\r\nUpgrade: x\r\n\r\n", false),
+        ] {
+            let progress = Answer::new().read(wire.as_bytes(), 1, None).unwrap();
+            let Progress::Head { head, .. } = progress else { panic!("{wire}: {progress:?}") };
+            assert_eq!(head.keeps_connection, keeps, "{wire}");
         }
     }
 

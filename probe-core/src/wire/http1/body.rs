@@ -64,6 +64,11 @@ impl Body {
         Body::new(Framing::UntilClose)
     }
 
+    /// Whether only the end of the connection ends it.
+    pub fn is_until_close(&self) -> bool {
+        self.framing == Framing::UntilClose
+    }
+
     pub const fn chunked() -> Body {
         Body::new(Framing::Chunked(Chunk::Size { value: 0, digits: 0 }))
     }

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use peers::{Kind, Load};
 use probe_core::model::id::{InstanceId, PodUid};
+use probe_core::model::limits::PROBE_PERIOD_MIN_DEFAULT;
 use probe_core::model::pod::PodSpec;
 use probe_core::spec::{self, JsonContext, LoadOptions};
 use serde_json::{Value, json};
@@ -53,8 +54,12 @@ fn spec(load: Load, probes: Probes, pod: u32) -> Result<PodSpec> {
         "spec": {"containers": containers},
     });
     let uid = PodUid(u128::from(pod) << UID_SHIFT | 1);
-    let mut options =
-        LoadOptions { strict: false, default_initial_delay: Duration::ZERO, new_uid: &mut || uid };
+    let mut options = LoadOptions {
+        strict: false,
+        default_initial_delay: Duration::ZERO,
+        min_probe_period: PROBE_PERIOD_MIN_DEFAULT,
+        new_uid: &mut || uid,
+    };
     let context = JsonContext { namespace: "default", base_dir: None };
     let loaded = spec::pod_from_json(manifest.to_string().as_bytes(), &context, &mut options);
     loaded.map(|pod| pod.spec).context("a pod of the load")

@@ -1,0 +1,112 @@
+//! The TLS part of a run: records go over the ring, their plain text to the same reader as any answer.
+//!
+//! The first bytes of the handshake take the place of the request in the run's chain. After that sends and receives
+//! alternate: what a record asks for is sent first, then more is received.
+
+use bytes::Bytes;
+
+use super::io::Io;
+use super::run::{Effects, Run, Then};
+use crate::decide::target;
+use crate::model::probe::Verdict;
+use crate::model::time::Mono;
+use crate::model::tls::TlsTarget;
+use crate::ring::{Op, OpKind, Ring};
+use crate::wire::tls::{Session, TlsError};
+
+/// TLS of one connection.
+pub struct Secure {
+    pub session: Session,
+    /// What is being sent.
+    pub outgoing: Bytes,
+}
+
+impl Secure {
+    /// A handshake, with the request waiting for its end.
+    pub fn begin(tls: &TlsTarget, request: &Bytes) -> Result<Secure, TlsError> {
+        let mut secure = Secure { session: Session::new(tls)?, outgoing: Bytes::new() };
+        secure.request(request)?;
+        Ok(secure)
+    }
+
+    /// Another request on the same connection.
+    pub fn request(&mut self, request: &Bytes) -> Result<(), TlsError> {
+        self.session.write(request)?;
+        self.outgoing = self.session.take_outgoing().unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Records have come: reads what is in them, then sends or receives on.
+    pub(super) fn decrypt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        loop {
+            let Some(secure) = &mut self.secure else { return };
+            match secure.session.receive(io.ring.answer(self.slot)) {
+                Ok(used) => io.ring.drop_answer(self.slot, used),
+                Err(error) => return self.tls_failed(io, now, &error, effects),
+            }
+            let is_full = secure.session.is_full();
+            if !secure.session.plain().is_empty() {
+                self.note_answer(now);
+                if !self.read(io, now, effects) {
+                    return;
+                }
+            }
+            if !is_full {
+                break;
+            }
+        }
+        if !self.send_outgoing(io) && !io.is_pending(self.slot, OpKind::Recv) {
+            self.push_on_open(io, Op::Recv);
+        }
+    }
+
+    /// Sends what the session has to say. False: it has nothing, or must wait for the end of a send.
+    pub(super) fn send_outgoing<R: Ring>(&mut self, io: &mut Io<R>) -> bool {
+        let Some(secure) = &mut self.secure else { return false };
+        if io.is_pending(self.slot, OpKind::Send) {
+            return false;
+        }
+        let Some(bytes) = secure.session.take_outgoing() else { return false };
+        secure.outgoing = bytes.clone();
+        self.sent = 0;
+        self.push_on_open(io, Op::Send { request: bytes, from: 0 });
+        true
+    }
+
+    /// The session cannot go on. The server gets the alert that says why.
+    pub(super) fn tls_failed<R: Ring>(
+        &mut self,
+        io: &mut Io<R>,
+        now: Mono,
+        error: &TlsError,
+        effects: &mut Effects,
+    ) {
+        if self.may_try_anew() {
+            return self.try_anew(io, now, effects);
+        }
+        let plain = self.request().filter(|_| *error == TlsError::PlainHttp).and_then(target::without_tls);
+        if let Some(plain) = plain {
+            self.hop = Some(plain);
+            self.then = Then::NextHop;
+            return self.part(io, now, effects);
+        }
+        let text = error.to_string();
+        match error {
+            TlsError::Protocol(_) if self.answer.in_body() => {
+                self.fell_silent(io, now, Verdict::Errored, text, effects);
+            }
+            // An alert may say that the server would not wait for us any longer.
+            TlsError::Protocol(_) => {
+                let text = self.in_context(text);
+                self.fell_silent(io, now, Verdict::Failure, text, effects);
+            }
+            TlsError::PlainHttp | TlsError::NotTls => {
+                let text = self.in_context(text);
+                self.finish(io, now, Verdict::Failure, text, effects);
+            }
+        }
+        self.part(io, now, effects);
+    }
+}
