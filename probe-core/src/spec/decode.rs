@@ -162,12 +162,22 @@ fn serde_saphyr_value(document: &Document<'_>) -> Result<Value, NotParsed> {
             let text = first_line(&error.without_snippet().to_string());
             let text = format!("not valid YAML: line {line}: {text}");
             let is_too_much = matches!(
-                error.without_snippet(),
+                cause(&error),
                 serde_saphyr::Error::Budget { .. } | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
             );
             Err(if is_too_much { NotParsed::TooMuch(text) } else { NotParsed::Wrong(text) })
         }
     }
+}
+
+/// The error itself, without where aliases led to it.
+fn cause(mut error: &serde_saphyr::Error) -> &serde_saphyr::Error {
+    while let serde_saphyr::Error::AliasError { error: inner, .. }
+    | serde_saphyr::Error::WithSnippet { error: inner, .. } = error
+    {
+        error = inner;
+    }
+    error
 }
 
 /// The parser adds its own line, counted from the document's start; ours counts from the file's.
