@@ -98,7 +98,6 @@ fn http(scheme: Scheme, host: &str, port: Option<u16>, path: &str) -> anyhow::Re
         port,
         request: request(&url.request_target(), &lines),
         url: url.text().into(),
-        headers: lines.into(),
         special: (scheme == Scheme::Https).then(|| Box::new(special)),
     })
 }

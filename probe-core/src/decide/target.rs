@@ -9,7 +9,7 @@ use crate::model::probe::{
 };
 use crate::model::tls::TlsTarget;
 use crate::wire::headers::{self, BadHeader};
-use crate::wire::http1::request;
+use crate::wire::http1::{headers_of, request};
 use crate::wire::tls;
 use crate::wire::url::{self, Hop, Redirect, Scheme, Url, UrlError};
 
@@ -103,7 +103,6 @@ pub fn http(
         port,
         request: request(&target, &lines),
         url: url.text().into(),
-        headers: lines.into(),
         special: special(HttpSpecial {
             falls_back_to_http: tls.is_some() && purpose == Purpose::Hook,
             tls,
@@ -128,7 +127,8 @@ pub fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follo
         }
     };
     let authority = Url::parse(&current.url).map(|url| url.authority().to_owned()).unwrap_or_default();
-    let lines = headers::redirected(&first.headers, headers::host(&current.headers), &authority, &hop);
+    let (given, asked) = (headers_of(&first.request), headers_of(&current.request));
+    let lines = headers::redirected(&given, headers::host(&asked), &authority, &hop);
     let tls = hop_tls(first, current, &hop);
     Follow::Next(Box::new(HttpTarget {
         request: request(&hop.request_target, &lines),
@@ -136,7 +136,6 @@ pub fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follo
         host: if matches!(first.host, Host::Unix(_)) { first.host.clone() } else { hop.host },
         port: hop.port,
         url: hop.url,
-        headers: lines.into(),
         special: special(HttpSpecial { tls, ..HttpSpecial::default() }),
     }))
 }
@@ -147,13 +146,12 @@ pub fn without_tls(target: &HttpTarget) -> Option<Box<HttpTarget>> {
     target.special.as_ref().filter(|special| special.falls_back_to_http)?;
     let url = Url::parse(&target.url).ok()?;
     let lines: Vec<_> =
-        target.headers.iter().filter(|(name, _)| &**name != "Authorization").cloned().collect();
+        headers_of(&target.request).into_iter().filter(|(name, _)| &**name != "Authorization").collect();
     Some(Box::new(HttpTarget {
         host: target.host.clone(),
         port: target.port,
         request: request(&url.request_target(), &lines),
         url: target.url.replacen(Scheme::Https.as_str(), Scheme::Http.as_str(), 1).into(),
-        headers: lines.into(),
         special: None,
     }))
 }

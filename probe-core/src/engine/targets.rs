@@ -67,6 +67,7 @@ impl Targets {
         }
         let table = &mut self.by_executor[executor];
         if table.len() <= index {
+            grow(table, index + 1);
             table.resize_with(index + 1, || None);
         }
         self.armed += usize::from(table[index].is_none());
@@ -104,6 +105,13 @@ impl Targets {
                 known.map(move |(index, _)| ProbeKey { executor: executor as u16, index: index as u32 })
             })
             .collect()
+    }
+}
+
+/// Makes room for `len` entries and an eighth more: doubling would hold twice the memory that is in use.
+fn grow<T>(table: &mut Vec<T>, len: usize) {
+    if table.capacity() < len {
+        table.reserve_exact(len + len / 8 - table.len());
     }
 }
 

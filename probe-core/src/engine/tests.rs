@@ -109,7 +109,6 @@ fn http_at(host: &str, path: &str) -> Target {
         port: 80,
         request: http1::request(&url.request_target(), &lines),
         url: url.text().into(),
-        headers: lines.into(),
         special: None,
     })
 }

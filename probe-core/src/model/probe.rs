@@ -226,8 +226,6 @@ pub struct HttpTarget {
     pub request: Bytes,
     /// As quoted in error texts: `http://10.0.0.1:80/healthz` (kubelet-semantics 4.5).
     pub url: Box<str>,
-    /// What redirects need to build the next request; None keeps 3xx answers as they are.
-    pub headers: Arc<[(Box<str>, Box<str>)]>,
     /// What few targets have; None costs a pointer.
     pub special: Option<Box<HttpSpecial>>,
 }

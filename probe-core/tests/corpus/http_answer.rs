@@ -3,8 +3,6 @@
 //!
 //! An input is one byte of choices, two bytes that decide the pieces, and the bytes of the wire.
 
-use std::sync::Arc;
-
 use probe_core::decide::target::{Follow, follow};
 use probe_core::model::limits::{HTTP_REQUESTS_MAX, PROBE_OUTPUT_MAX_BYTES, SLOT_BUFFER_BYTES};
 use probe_core::model::probe::{Host, HttpTarget};
@@ -179,13 +177,20 @@ fn follow_on(location: &str) {
     }
 }
 
+/// The headers that a probe without headers of its own sends, redirected or not.
+const KNOWN: [&str; 5] = ["Accept", "Connection", "Host", "Referer", "User-Agent"];
+
 /// A server cannot add lines to our requests, nor send us elsewhere.
 fn check_request(target: &HttpTarget) {
     assert_eq!(target.host, Host::Ip([10, 0, 0, 1].into()), "another host");
     let request = &target.request[..];
     let head = request.strip_suffix(b"\r\n\r\n").expect("ends with an empty line");
     let lines: Vec<&[u8]> = head.split(|byte| *byte == b'\n').collect();
-    assert_eq!(lines.len(), target.headers.len() + 1, "lines were added");
+    let mut names: Vec<Box<str>> = http1::headers_of(request).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(lines.len(), names.len() + 1, "a line that is no header");
+    names.sort_unstable();
+    assert!(names.is_sorted_by(|a, b| a < b), "a header twice: {names:?}");
+    assert!(names.iter().all(|name| KNOWN.contains(&&**name)), "headers were added: {names:?}");
     for (at, line) in lines.iter().enumerate() {
         let line = if at + 1 == lines.len() { line } else { line.strip_suffix(b"\r").expect("CR before LF") };
         assert!(line.iter().all(|byte| *byte >= 0x20 && *byte != 0x7f), "control characters in a request");
@@ -201,7 +206,6 @@ fn target(host: &str, port: u16, path: &str) -> HttpTarget {
         port,
         request: http1::request(&url.request_target(), &lines),
         url: url.text().into(),
-        headers: Arc::from(lines),
         special: None,
     }
 }

@@ -213,7 +213,6 @@ fn get(
         port: addr.port(),
         request: http1::request(&url.request_target(), &lines),
         url: url.text().into(),
-        headers: lines.into(),
         special: (special != HttpSpecial::default()).then(|| Box::new(special)),
     })
 }
