@@ -136,7 +136,9 @@ fn announced(spec: &ContainerSpec, policy: RestartPolicy, message: &str) -> Opti
         message.strip_prefix(&format!("Container {name} ")).filter(|rest| rest.contains("OOM killer"));
     if let Some(rest) = of_oom {
         let restarts = !is_regular || policy != RestartPolicy::Never;
-        let is_right = rest.ends_with(", will be restarted") == restarts;
+        let says_so =
+            rest.ends_with(", will be restarted") || rest.ends_with(&format!("; {name} will be restarted"));
+        let is_right = says_so == restarts;
         return is_right.then_some(Announced { cause: Cause::ChildOom, restarts });
     }
     let rest = message.strip_prefix(&whole)?;
