@@ -50,8 +50,8 @@ const BUGS: [Bug; 5] = [
     Bug {
         name: "slot reused early",
         file: "probe-core/src/engine/run.rs",
-        find: "        match self.stage {\n            Stage::Resolving => {\n                io.resolving -= 1;\n                self.stage = Stage::Working;\n                self.ended(io, now, effects);\n            }\n            Stage::Working | Stage::FinWait => self.wind_down(io, now, Winding::Cancelled, effects),",
-        replace: "        match self.stage {\n            Stage::Resolving => {\n                io.resolving -= 1;\n                self.stage = Stage::Working;\n                self.ended(io, now, effects);\n            }\n            Stage::Working | Stage::FinWait => self.ended(io, now, effects),",
+        find: "            Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),\n            Stage::Idle => self.end_idle(io, now, effects),",
+        replace: "            Stage::Working => self.ended(io, now, effects),\n            Stage::Idle => self.end_idle(io, now, effects),",
     },
 ];
 
