@@ -66,6 +66,12 @@ impl<R: Ring> Io<R> {
 
     /// Queues an operation; one that does not fit now is pushed with the next turn.
     pub fn push(&mut self, slot: Slot, op: Op) -> Result<(), NoSocket> {
+        // A submission in the middle of a turn makes room again: what came later must not overtake.
+        if self.has_backlog() {
+            self.counters.queue_full += 1;
+            self.backlog.push_back((slot, op));
+            return Ok(());
+        }
         match self.ring.push(slot, op) {
             Ok(()) => Ok(()),
             Err(Refused::Full(op)) => {

@@ -302,7 +302,7 @@ impl Run {
                 OpKind::Recv => {
                     let earliest = self.phases.submitted.unwrap_or(now);
                     self.received_at =
-                        io.watch.mono_of(received_at).filter(|at| (earliest..=now).contains(at));
+                        io.watch.mono_of(received_at).filter(|at| *at <= now).map(|at| at.max(earliest));
                     self.received(io, now, result, effects);
                 }
                 OpKind::Disconnect | OpKind::Cancel => {}

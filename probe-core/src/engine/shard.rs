@@ -14,13 +14,16 @@ use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, LATE_START, Stats};
 use super::targets::{Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
-use crate::model::limits::WATCH_EVERY;
+use crate::model::limits::{UNWATCHED_MIN, WATCH_EVERY};
 use crate::model::probe::{Arm, Host, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Completion, Ring, Slot};
 
 /// While operations wait for room in the queue, the next turn comes after this.
 const BACKLOG_WAKE: Duration = Duration::from_micros(50);
+/// Most that the work for one completion, command or run takes, the kernel's part included. A turn that lasts longer
+/// than all of its work was interrupted.
+const WORK_MAX: Duration = Duration::from_micros(100);
 
 /// One engine shard as a value: [`Shard::turn`] is all it does. A thread ([`super::Engine`]) or a simulation
 /// calls it.
@@ -40,6 +43,8 @@ pub struct Shard<R> {
     lateness_us: Histogram<u64>,
     /// Slots that hold a run.
     running: u32,
+    /// Runs begun in this turn.
+    handled: u32,
     phase: Phase,
 }
 
@@ -64,6 +69,7 @@ impl<R: Ring> Shard<R> {
             started: Vec::with_capacity(slots),
             lateness_us: stats::lateness_histogram(),
             running: 0,
+            handled: 0,
             phase: Phase::Serving,
         }
     }
@@ -73,13 +79,15 @@ impl<R: Ring> Shard<R> {
     /// afterwards; outcomes and questions are appended to `out`. Returns when to call again at the latest.
     pub fn turn(&mut self, now: Now, inputs: &mut Vec<ProbeCmd>, out: &mut Vec<ProbeEvent>) -> Mono {
         if let Some(overdue) = self.io.watch.begin_turn(now) {
-            self.io.counters.missed_turns += 1;
-            self.io.counters.missed_us += overdue.as_micros() as u64;
+            self.miss(overdue);
         }
         let now = now.mono;
+        let (began, mut work) = (now, 0);
         while let Some(completion) = self.io.ring.next_completion(now) {
             self.completed(now, completion, out);
+            work += 1;
         }
+        work += inputs.len() as u32;
         for command in inputs.drain(..) {
             self.command(now, command, out);
         }
@@ -88,9 +96,23 @@ impl<R: Ring> Shard<R> {
         for (slot, error) in self.io.flush() {
             self.with_run(now, slot, out, |run, io, effects| run.no_socket(io, now, error, effects));
         }
+        // A thread is mostly interrupted in the middle of what it does.
+        work += self.handled;
+        self.handled = 0;
+        let away = now.since(began).saturating_sub(WORK_MAX * work);
+        if away >= UNWATCHED_MIN {
+            self.miss(away);
+        }
         let wake = self.next_wake(now);
         self.io.watch.end_turn(now, wake);
         wake
+    }
+
+    /// The shard should have run for so long, and did not.
+    fn miss(&mut self, by: Duration) {
+        self.io.watch.missed(by);
+        self.io.counters.missed_turns += 1;
+        self.io.counters.missed_us += by.as_micros() as u64;
     }
 
     /// The machine was suspended for so long: CLOCK_MONOTONIC stood still, and peers may have given up.
@@ -346,9 +368,12 @@ impl<R: Ring> Shard<R> {
         end
     }
 
-    /// Dates the runs that were submitted one after the other between `from` and `to`.
+    /// Dates the runs that were submitted one after the other between `from` and `to`. Where that took much longer than
+    /// the work, the thread was away, nobody knows when: then all of them were submitted at the end.
     fn date_started(&mut self, from: Mono, to: Mono) {
         let count = self.started.len() as u32;
+        let was_away = to.since(from) > WORK_MAX * count + UNWATCHED_MIN;
+        let from = if was_away { to } else { from };
         let each = to.since(from).checked_div(count).unwrap_or_default();
         for (place, slot) in (0_u32..).zip(self.started.drain(..)) {
             let Some(run) = self.runs[slot.at()].as_mut().filter(|run| run.slot == slot) else { continue };
@@ -402,6 +427,7 @@ impl<R: Ring> Shard<R> {
         let run = Run::start(start, &mut self.io, now, &mut effects);
         self.runs[slot.at()] = Some(run);
         self.running += 1;
+        self.handled += 1;
         self.started.push(slot);
         self.apply(now, slot, effects, out);
         true

@@ -210,7 +210,9 @@ where
             }
         }
         waker.fall_asleep();
-        let has_more = !work.commands.is_empty() || (!is_stopping && work.stop.load(Ordering::Acquire));
+        // While the receiver of events takes none, there is nothing to hurry for.
+        let has_more = out.len() < SHARD_QUEUE_MAX
+            && (!work.commands.is_empty() || (!is_stopping && work.stop.load(Ordering::Acquire)));
         let at = (work.clocks.now)().mono;
         let (quiet, sleep) =
             if has_more { (Duration::ZERO, Duration::ZERO) } else { naps(&shard, now.mono, wake, at) };

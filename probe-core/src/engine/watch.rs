@@ -35,7 +35,6 @@ impl Watch {
         if overdue < UNWATCHED_MIN {
             return None;
         }
-        self.missed(overdue);
         Some(overdue)
     }
 
@@ -82,6 +81,7 @@ mod tests {
         for (at, wake, overdue) in turns {
             let overdue = Duration::from_millis(overdue);
             let told = watch.begin_turn(now(at, 0)).unwrap_or_default();
+            watch.missed(told);
             assert_eq!(told, overdue, "at {at}");
             watch.end_turn(ms(at), ms(wake));
             sum += overdue;
