@@ -60,6 +60,22 @@ impl Agent {
         found
     }
 
+    /// Waits until the container of `examples/wedge.yaml` has hung, was found out, and runs again.
+    pub fn wait_for_wedge(&self) -> Vec<usize> {
+        let failed = "Liveness probe failed: Get \"http://127.0.0.1:18080/\": context deadline exceeded";
+        self.wait_for_sequence(
+            &[
+                "Started container server",
+                failed,
+                failed,
+                failed,
+                "Container server failed liveness probe, will be restarted",
+                "Started container server",
+            ],
+            AFTER_A_WHILE,
+        )
+    }
+
     /// Waits for an event line that `wanted` accepts, from index `from` on. Panics with `what` and all that
     /// defib printed when `max` is over or defib has ended.
     pub fn wait_for_event(

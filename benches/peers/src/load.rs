@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Parser, ValueEnum};
 
 /// Addresses that the targets are spread over, from 127.0.0.1 on: one pair of addresses has 28,000 ports.
 const ADDRESSES: u32 = 16;
@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 /// All targets have the same probe.
-#[derive(Copy, Clone, Debug, Args)]
+#[derive(Copy, Clone, Debug, Parser)]
 pub struct Load {
     #[arg(long, value_enum, default_value = "http")]
     pub kind: Kind,

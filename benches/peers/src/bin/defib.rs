@@ -16,14 +16,8 @@ use probe_core::engine::Stats;
 use node::Node;
 use pods::Probes;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    load: Load,
-}
-
 fn main() -> Result<()> {
-    let load = Cli::parse().load;
+    let load = Load::parse();
     let without_probes = node::bytes_without_probes(load)?;
     let specs = pods::specs(load, Probes::Liveness)?;
     let node = Node::start(load)?;

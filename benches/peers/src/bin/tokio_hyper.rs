@@ -14,14 +14,8 @@ use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    load: Load,
-}
-
 fn main() -> Result<()> {
-    let load = Cli::parse().load;
+    let load = Load::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
     let tasks = LocalSet::new();
     let report = tasks.block_on(&runtime, run_all(load, move |target| probe(load, target)))?;

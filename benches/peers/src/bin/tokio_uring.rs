@@ -9,14 +9,8 @@ use tokio_uring::net::TcpStream;
 const ENTRIES: u32 = 4_096;
 const ANSWER_BYTES: usize = 1_024;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    load: Load,
-}
-
 fn main() -> Result<()> {
-    let load = Cli::parse().load;
+    let load = Load::parse();
     let mut builder = tokio_uring::builder();
     builder.entries(ENTRIES);
     let report = builder.start(run_all(load, move |target| probe(load, target)))?;
