@@ -10,6 +10,7 @@ mod http;
 mod io;
 mod keep;
 mod onces;
+mod pace;
 mod run;
 mod secure;
 mod shard;
@@ -24,6 +25,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+pub use pace::coalesce;
 pub use shard::Shard;
 pub use single::{once, resolve};
 pub use stats::{Counters, LATE_START, Stats};

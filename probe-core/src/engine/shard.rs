@@ -125,6 +125,11 @@ impl<R: Ring> Shard<R> {
         self.running > self.io.idle
     }
 
+    /// How long completions and due probes may gather between two turns.
+    pub fn coalesce(&self) -> Duration {
+        self.targets.demand().coalesce()
+    }
+
     /// Ends everything: probes are forgotten, runs cancelled, one-shot probes answered. Call
     /// [`Shard::turn`] until [`Shard::is_idle`].
     pub fn stop(&mut self, now: Now, out: &mut Vec<ProbeEvent>) {

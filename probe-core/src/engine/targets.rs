@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pace::Demand;
 use super::wheel::TimerId;
 use crate::model::id::{InstanceId, ProbeKey};
 use crate::model::probe::{Arm, Outcome, RunResult, Target, Verdict};
@@ -21,6 +22,7 @@ pub enum Job {
 pub struct Targets {
     by_executor: Vec<Vec<Option<Entry>>>,
     armed: usize,
+    demand: Demand,
 }
 
 /// One probe.
@@ -70,8 +72,13 @@ impl Targets {
             grow(table, index + 1);
             table.resize_with(index + 1, || None);
         }
-        self.armed += usize::from(table[index].is_none());
-        table[index].insert(Entry::new(arm))
+        let entry = Entry::new(arm);
+        match &table[index] {
+            Some(earlier) => self.demand.remove(earlier.period),
+            None => self.armed += 1,
+        }
+        self.demand.add(entry.period);
+        table[index].insert(entry)
     }
 
     pub fn remove(&mut self, key: ProbeKey) {
@@ -79,7 +86,15 @@ impl Targets {
             .by_executor
             .get_mut(usize::from(key.executor))
             .and_then(|table| table.get_mut(key.index as usize));
-        self.armed -= usize::from(place.and_then(Option::take).is_some());
+        if let Some(entry) = place.and_then(Option::take) {
+            self.armed -= 1;
+            self.demand.remove(entry.period);
+        }
+    }
+
+    /// What all of them ask for, held ones included.
+    pub fn demand(&self) -> Demand {
+        self.demand
     }
 
     pub fn get_mut(&mut self, key: ProbeKey) -> Option<&mut Entry> {

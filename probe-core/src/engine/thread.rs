@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{Counters, Shard, Stats};
-use crate::model::limits::{COALESCE, ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX, UNWATCHED_MIN};
+use crate::model::limits::{ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX, UNWATCHED_MIN};
 use crate::model::probe::{ProbeCmd, ProbeEvent};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Driver, Epoll, RingError, RingOptions, Uring, Waker};
@@ -221,10 +221,10 @@ where
     }
 }
 
-/// How long to sleep whatever completes, and how long at most. A shard turns once in [`COALESCE`]: what completes or
-/// falls due meanwhile shares the next turn. One that has slept longer than that anyway is not held back.
+/// How long to sleep whatever completes, and how long at most. A shard turns once in [`Shard::coalesce`]: what
+/// completes or falls due meanwhile shares the next turn. One that has slept longer than that anyway is not held back.
 fn naps<R: Driver>(shard: &Shard<R>, turned: Mono, wake: Mono, at: Mono) -> (Duration, Duration) {
-    let next = turned.after(COALESCE);
+    let next = turned.after(shard.coalesce());
     let quiet = if shard.is_busy() { next.since(at) } else { Duration::ZERO };
     (quiet, wake.max(next).since(at))
 }

@@ -33,8 +33,14 @@ pub const ENGINE_ONCES_MAX: usize = 1_024;
 /// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.
 pub const RING_PASSES_MAX: u32 = 4_096;
 /// How long a busy shard lets completions and due probes gather: at most this is a probe late by design, and one
-/// wake-up serves all of them.
-pub const COALESCE: Duration = Duration::from_millis(1);
+/// wake-up serves all of them (`engine::coalesce`).
+pub const COALESCE: Duration = Duration::from_millis(2);
+/// The same for a shard with [`MANY_RUNS_PER_S`] or with a period under [`FAST_PERIOD`].
+pub const COALESCE_BRIEF: Duration = Duration::from_millis(1);
+/// So many runs a second share each brief wake-up among a dozen of them: it is a small part of what they cost.
+pub const MANY_RUNS_PER_S: u64 = 12_000;
+/// A probe with a shorter period is not made late by two milliseconds.
+pub const FAST_PERIOD: Duration = Duration::from_millis(100);
 /// While runs are in flight a shard looks at its clock at least so often, so that it knows when it was not there.
 pub const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// A turn that comes later than asked for by this much was missed.

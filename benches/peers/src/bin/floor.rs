@@ -3,7 +3,7 @@
 //!
 //! One linked chain per probe, on a socket that is kept: connect, send, receive, receive the server's FIN,
 //! disconnect. Only the last one tells of its end when all went well, so that a probe is five ring entries, one
-//! completion and no system call of its own; a tick of a millisecond hands everything over in one.
+//! completion and no system call of its own; one call a tick hands everything over. The tick is that of defib.
 //!
 //! The wire shows what it shows of defib: the request in the packet that ends the handshake
 //! (TCP_DEFER_ACCEPT on the client's side), and a reset only after the server's FIN.
@@ -19,6 +19,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 use peers::{Control, Kind, Load, Phase, Tally};
+use probe_core::model::limits::FAST_PERIOD;
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, socket_with, sockopt};
@@ -27,7 +28,6 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, socket_
 const SLOTS: u32 = 512;
 /// Room for a whole chain of every slot.
 const ENTRIES: u32 = 4_096;
-const TICK: Duration = Duration::from_millis(1);
 /// So many completions end a wait before its tick: more than there ever are.
 const NEVER_MANY: usize = 2_048;
 const ANSWER_BYTES: usize = 256;
@@ -62,6 +62,8 @@ struct Floor {
     slots: Box<[Slot]>,
     free: Vec<u32>,
     load: Load,
+    /// As long as that of a shard of defib under the same load.
+    tick: Duration,
 }
 
 /// What a completion is of.
@@ -78,7 +80,7 @@ fn main() -> Result<()> {
     let mut floor = Floor::new(load)?;
     let mut tally = Tally::new()?;
     let control = Control::ready()?;
-    let per_tick = load.rate_per_s() * TICK.as_secs_f64();
+    let per_tick = load.rate_per_s() * floor.tick.as_secs_f64();
     let start = clock::mono();
     let mut begun = 0_u64;
     let mut ticks = 0_u32;
@@ -88,7 +90,7 @@ fn main() -> Result<()> {
         while begun < due && floor.begin((begun % u64::from(load.targets)) as u32) {
             begun += 1;
         }
-        floor.wait_until(start.after(TICK * ticks))?;
+        floor.wait_until(start.after(floor.tick * ticks))?;
         floor.reap(&mut tally, &control);
     }
     floor.finish(&mut tally, &control)?;
@@ -110,7 +112,8 @@ impl Floor {
         for (at, slot) in (0..SLOTS).zip(&slots) {
             ring.submitter().register_files_update(at, &[slot.socket.as_raw_fd()]).context("a socket")?;
         }
-        Ok(Floor { ring, slots, free: (0..SLOTS).collect(), load })
+        let tick = probe_core::engine::coalesce(load.rate_per_s() as u64, load.period() < FAST_PERIOD);
+        Ok(Floor { ring, slots, free: (0..SLOTS).collect(), load, tick })
     }
 
     /// Pushes the chain of one probe; false when every slot is taken, and nothing happened.
@@ -212,7 +215,7 @@ impl Floor {
             if self.free.len() == SLOTS as usize {
                 return Ok(());
             }
-            self.wait_until(clock::mono().after(TICK))?;
+            self.wait_until(clock::mono().after(self.tick))?;
             self.reap(tally, control);
         }
         let left = SLOTS as usize - self.free.len();

@@ -1,0 +1,76 @@
+//! How long a busy shard lets completions and due probes gather, by what is asked of it.
+
+use std::time::Duration;
+
+use crate::model::limits::{COALESCE, COALESCE_BRIEF, FAST_PERIOD, MANY_RUNS_PER_S};
+
+/// A wake-up costs the same however many probes share it. Where many do, a brief tick costs little more and makes
+/// them less late; where few do, a longer one saves a good part of all CPU. Probes with a short period get the brief
+/// one at any rate: two milliseconds of lateness would be a fifth of ten.
+pub fn coalesce(runs_per_s: u64, has_fast: bool) -> Duration {
+    if has_fast || runs_per_s >= MANY_RUNS_PER_S { COALESCE_BRIEF } else { COALESCE }
+}
+
+/// What the probes of a shard ask for together.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub struct Demand {
+    runs_per_1000_s: u64,
+    /// Probes with a period under [`FAST_PERIOD`].
+    fast: u64,
+}
+
+impl Demand {
+    pub fn add(&mut self, period: Duration) {
+        self.runs_per_1000_s = self.runs_per_1000_s.saturating_add(runs_per_1000_s(period));
+        self.fast += u64::from(period < FAST_PERIOD);
+    }
+
+    /// Takes back what was added for a probe of this period.
+    pub fn remove(&mut self, period: Duration) {
+        self.runs_per_1000_s = self.runs_per_1000_s.saturating_sub(runs_per_1000_s(period));
+        self.fast -= u64::from(period < FAST_PERIOD);
+    }
+
+    pub fn coalesce(self) -> Duration {
+        coalesce(self.runs_per_1000_s / 1_000, self.fast > 0)
+    }
+}
+
+fn runs_per_1000_s(period: Duration) -> u64 {
+    const SPAN_NS: u128 = 1_000 * 1_000_000_000;
+    u64::try_from(SPAN_NS / period.as_nanos().max(1)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(probes: u64, period_ms: u64) -> Demand {
+        let mut demand = Demand::default();
+        for _ in 0..probes {
+            demand.add(Duration::from_millis(period_ms));
+        }
+        demand
+    }
+
+    #[test]
+    fn many_runs_or_short_periods_make_the_tick_brief() {
+        assert_eq!(demand(0, 1_000).coalesce(), COALESCE);
+        assert_eq!(demand(5_000, 1_000).coalesce(), COALESCE);
+        assert_eq!(demand(100_000, 10_000).coalesce(), COALESCE);
+        assert_eq!(demand(1_000, 100).coalesce(), COALESCE);
+        assert_eq!(demand(20_000, 1_000).coalesce(), COALESCE_BRIEF);
+        assert_eq!(demand(1, 10).coalesce(), COALESCE_BRIEF);
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_nothing() {
+        let mut both = demand(20_000, 999);
+        both.add(Duration::from_millis(7));
+        both.remove(Duration::from_millis(7));
+        for _ in 0..20_000 {
+            both.remove(Duration::from_millis(999));
+        }
+        assert_eq!(both, Demand::default());
+    }
+}
