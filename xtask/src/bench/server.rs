@@ -227,7 +227,8 @@ impl Loop {
         for _ in 0..ACCEPTS_PER_TURN {
             let socket = match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => socket,
-                Err(Errno::WOULDBLOCK) => return Ok(()),
+                // Without a descriptor they wait in the queue until others are closed.
+                Err(Errno::WOULDBLOCK | Errno::MFILE) => return Ok(()),
                 Err(Errno::CONNABORTED | Errno::INTR) => continue,
                 Err(error) => return Err(error).context("accept"),
             };

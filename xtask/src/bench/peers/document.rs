@@ -75,7 +75,8 @@ third time by script; `missed` are those failures that were not reported, `false
 Late targets answer after 1.3, 3.7 or 10.9 ms: `response error` is the difference between what was reported and what \
 the server took, which the handshake is no part of. Memory is that of the process; bytes by target are the state of \
 the probes alone for defib and the whole process for the others. A dash: this contestant does not tell. The CPU of a \
-contestant that reports false failures, or that falls behind, stands in parentheses: it did other work.
+contestant that reports false failures, misses some, or falls behind, stands in parentheses: it did other work. \
+`server` is how busy the core of the server and the drivers was.
 ";
 
 fn title(load: &Load) -> String {
@@ -86,14 +87,14 @@ fn title(load: &Load) -> String {
 /// The figures of one load; empty when nothing was measured.
 fn table(load: &Load, about: &About, rows: &[Row]) -> String {
     let mut text = String::new();
-    let ours = rows::median(&rows::of(rows, OURS, load.name), |row| Some(row.cpu_us_per_probe));
+    let ours = rows::cpu_us_per_probe(&rows::of(rows, OURS, load.name));
     for contestant in &about.contestants {
         let of = rows::of(rows, contestant, load.name);
         let Some(cpu) = rows::median(&of, |row| Some(row.cpu_us_per_probe)) else { continue };
         let figure = |figure: fn(&Row) -> Option<f64>, digits: usize| {
             rows::median(&of, figure).map_or("–".to_owned(), |value| format!("{value:.digits$}"))
         };
-        let is_sound = of.iter().all(|row| row.false_failures == 0 && row.achieved() >= SOUND_RATE);
+        let is_sound = rows::cpu_us_per_probe(&of).is_some();
         let cpu_text = if is_sound { format!("{cpu:.1}") } else { format!("({cpu:.1})") };
         let ratio = match ours.filter(|_| is_sound) {
             Some(ours) => format!("{:.2}", ours / cpu),
@@ -102,7 +103,7 @@ fn table(load: &Load, about: &About, rows: &[Row]) -> String {
         let total = |count: fn(&Row) -> u64| of.iter().map(|row| count(row)).sum::<u64>();
         let _ = writeln!(
             text,
-            "| {contestant} | {cpu_text} | {} | {ratio} | {} % | {} | {} | {} | {} / {} / {} | {} | {} | {} |",
+            "| {contestant} | {cpu_text} | {} | {ratio} | {} % | {} | {} | {} | {} / {} / {} | {} | {} | {} | {} % |",
             figure(|row| Some(row.process_cpu_us_per_probe), 1),
             figure(|row| Some(row.achieved() * 100.0), 1),
             total(|row| row.false_failures),
@@ -114,16 +115,15 @@ fn table(load: &Load, about: &About, rows: &[Row]) -> String {
             figure(|row| row.response_error_p99_us, 0),
             figure(|row| Some(row.rss_bytes as f64 / 1e6), 0),
             figure(|row| Some(row.bytes_per_target), 0),
+            figure(|row| Some(row.server_share * 100.0), 0),
         );
     }
     if text.is_empty() { text } else { format!("{HEAD}{text}") }
 }
 
-/// Below this share of the offered rate a contestant fell behind.
-const SOUND_RATE: f64 = 0.99;
 const HEAD: &str = "| contestant | CPU, µs by probe | process, µs | ratio | rate | false | missed | inconclusive | \
-                    lateness p50 / p99 / p99.9, µs | response error p99, µs | memory, MB | bytes by target |\n\
-                    |---|---|---|---|---|---|---|---|---|---|---|---|\n";
+                    lateness p50 / p99 / p99.9, µs | response error p99, µs | memory, MB | bytes by target | server |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
 
 #[cfg(test)]
 mod tests {

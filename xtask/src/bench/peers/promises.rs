@@ -1,6 +1,7 @@
 //! The bounds of docs/promises.md, and whether a run keeps them. Ratios and counts only: absolute times differ from
 //! machine to machine.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +11,11 @@ use super::rows::{self, Row};
 
 /// The heading whose table is read.
 const HEADING: &str = "## Beside other probers";
+/// The promise without which nothing is compared with the floor, and the floor's name.
+const FLOOR_IS_ONE: &str = "floor-is-one";
+const FLOOR: &str = "floor";
+/// Rounds that make a median.
+pub const ROUNDS_MIN: u32 = 3;
 /// A cell that says nothing.
 const NONE: &str = "–";
 
@@ -51,11 +57,12 @@ enum Figure {
     /// The worst round.
     Achieved,
     LatenessP999ByPeriod,
+    ResponseErrorP99ByPeriod,
     BytesPerTarget,
 }
 
 impl Figure {
-    const ALL: [(&str, Figure); 8] = [
+    const ALL: [(&str, Figure); 9] = [
         ("CPU per probe", Figure::CpuPerProbe),
         ("cores", Figure::Cores),
         ("false failures", Figure::FalseFailures),
@@ -63,6 +70,7 @@ impl Figure {
         ("inconclusive", Figure::Inconclusive),
         ("achieved rate", Figure::Achieved),
         ("lateness p99.9 by period", Figure::LatenessP999ByPeriod),
+        ("response error p99 by period", Figure::ResponseErrorP99ByPeriod),
         ("bytes per target", Figure::BytesPerTarget),
     ];
 
@@ -79,14 +87,21 @@ impl Figure {
             (!rows.is_empty()).then(|| rows.iter().map(|row| count(row)).sum::<u64>() as f64)
         };
         match self {
-            Figure::CpuPerProbe => rows::median(rows, |row| Some(row.cpu_us_per_probe)),
-            Figure::Cores => rows::median(rows, |row| Some(row.cpu_us_per_probe * row.rate_per_s / 1e6)),
+            Figure::CpuPerProbe => rows::cpu_us_per_probe(rows),
+            Figure::Cores => {
+                let rate_per_s = rows::median(rows, |row| Some(row.rate_per_s))?;
+                Some(rows::cpu_us_per_probe(rows)? * rate_per_s / 1e6)
+            }
             Figure::FalseFailures => total(|row| row.false_failures),
             Figure::MissedFailures => total(|row| row.missed_failures),
             Figure::Inconclusive => total(|row| row.inconclusive),
             Figure::Achieved => worst(rows.iter().map(|row| Some(row.achieved())).collect(), f64::min),
             Figure::LatenessP999ByPeriod => worst(
                 rows.iter().map(|row| Some(row.lateness_p999_us? / period_us(row)?)).collect(),
+                f64::max,
+            ),
+            Figure::ResponseErrorP99ByPeriod => worst(
+                rows.iter().map(|row| Some(row.response_error_p99_us? / period_us(row)?)).collect(),
                 f64::max,
             ),
             Figure::BytesPerTarget => {
@@ -176,23 +191,49 @@ fn parse_bound(cell: &str) -> Result<Bound> {
     }
 }
 
-/// What the rows say of each promise. A contestant's CPU counts only where it reports no false failure.
+/// What the rows say of each promise. What is divided by the floor is measured only where the floor is one: where
+/// the promise [`FLOOR_IS_ONE`] is kept.
 pub fn judge(promises: &[Promise], rows: &[Row]) -> Vec<Verdict> {
+    let verdict = |promise: &Promise| {
+        let value = |place: &Place| promise.figure.value(&rows::of(rows, &place.contestant, &place.load));
+        let value = match &promise.by {
+            None => value(&promise.of),
+            Some(by) => value(&promise.of).zip(value(by)).map(|(of, by)| of / by),
+        };
+        Verdict { name: promise.name.clone(), value, bound: promise.bound }
+    };
+    let has_floor = promises
+        .iter()
+        .filter(|promise| promise.name == FLOOR_IS_ONE)
+        .all(|promise| verdict(promise).is_kept());
     promises
         .iter()
         .map(|promise| {
-            let value = |place: &Place| {
-                let of = rows::of(rows, &place.contestant, &place.load);
-                let is_sound = of.iter().all(|row| row.false_failures == 0);
-                promise.figure.value(&of).filter(|_| is_sound || promise.figure != Figure::CpuPerProbe)
-            };
-            let value = match &promise.by {
-                None => value(&promise.of),
-                Some(by) => value(&promise.of).zip(value(by)).map(|(of, by)| of / by),
-            };
-            Verdict { name: promise.name.clone(), value, bound: promise.bound }
+            let by_floor = promise.by.as_ref().is_some_and(|by| by.contestant == FLOOR);
+            let found = verdict(promise);
+            if by_floor && !has_floor { Verdict { value: None, ..found } } else { found }
         })
         .collect()
+}
+
+/// That the rows are those of one whole run: its loads in full length, in rounds enough for a median.
+pub fn is_whole(rows: &[Row]) -> Result<()> {
+    let run = rows.first().context("there is no row")?.run;
+    ensure!(rows.iter().all(|row| row.run == run), "the rows are of more than one run");
+    for load in &loads::ALL {
+        let of_load = || rows.iter().filter(|row| row.load == load.name);
+        let name = load.name;
+        let contestants: BTreeSet<&str> = of_load().map(|row| row.contestant.as_str()).collect();
+        for contestant in contestants {
+            let of = of_load().filter(|row| row.contestant == contestant);
+            let rounds = of.map(|row| row.round).collect::<BTreeSet<u32>>().len() as u32;
+            ensure!(rounds >= ROUNDS_MIN, "{contestant} {name}: {rounds} rounds, not {ROUNDS_MIN}");
+        }
+        let window_s = of_load().map(|row| row.window_s).reduce(f64::min).unwrap_or_default();
+        let whole_s = load.window.as_secs_f64();
+        ensure!(window_s >= whole_s, "{name}: a window of {window_s:.0} s, not of {whole_s:.0} s");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -221,6 +262,41 @@ mod tests {
         assert_eq!(kept(&rows), [false, true, false, false]);
         rows[0].false_failures = 1;
         assert_eq!(kept(&rows), [false, false, false, false]);
+    }
+
+    #[test]
+    fn nothing_is_compared_with_a_floor_that_is_none() {
+        let table = TABLE.replace("| `true`", "| `floor-is-one` | CPU per probe | floor http-5k | haproxy http-5k | \
+                                   ≤ 0.72 |\n| `low` | CPU per probe | defib http-5k | floor http-5k | ≤ 1.15 |\n| `true`");
+        let check = |floor: f64, expected: [bool; 2]| {
+            let rows = [("defib", 30.0), ("floor", floor), ("haproxy", 50.0)];
+            let rows = rows.map(|(contestant, cpu)| rows::row(contestant, "http-5k", cpu));
+            let verdicts = judge(&parse(&table).unwrap(), &rows);
+            assert_eq!([1, 2].map(|at: usize| verdicts[at].is_kept()), expected);
+        };
+        check(30.0, [true, true]);
+        check(40.0, [false, false]);
+        check(20.0, [true, false]);
+    }
+
+    #[test]
+    fn only_a_whole_run_is_judged() {
+        let rows: Vec<Row> = loads::ALL
+            .iter()
+            .flat_map(|load| (1..=3).map(|round| (load.name, load.window.as_secs_f64(), round)))
+            .map(|(load, window_s, round)| Row { round, window_s, ..rows::row("defib", load, 30.0) })
+            .collect();
+        is_whole(&rows).unwrap();
+        let refused = |change: fn(&mut Vec<Row>)| {
+            let mut rows = rows.clone();
+            change(&mut rows);
+            is_whole(&rows).unwrap_err().to_string()
+        };
+        assert!(refused(|rows| rows.clear()).contains("no row"));
+        assert!(refused(|rows| rows[1].run = 2).contains("more than one run"));
+        assert!(refused(|rows| drop(rows.remove(2))).contains("http-5k: 2 rounds"));
+        assert!(refused(|rows| rows[0].window_s = 5.0).contains("a window of 5 s"));
+        assert!(refused(|rows| rows.truncate(3)).contains("a window of 0 s"));
     }
 
     #[test]

@@ -6,9 +6,20 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::cpu::QUIET_MAX;
+
+/// A rate further off the offered one is another load.
+const RATE_SLACK: f64 = 0.005;
+/// Time that the hypervisor took counts as busy: so much of it does not matter.
+const STOLEN_MAX: f64 = 0.03;
+/// Two clocks, and a baseline that is an estimate.
+const PROCESS_SLACK: f64 = 0.95;
+
 /// One contestant under one load, once. None: not told by this contestant.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Row {
+    /// When the run began, in seconds since 1970: rows of two runs do not mix.
+    pub run: i64,
     pub contestant: String,
     pub load: String,
     /// Counted from 1.
@@ -18,6 +29,11 @@ pub struct Row {
     pub rate_per_s: f64,
     /// Length of the measured window.
     pub window_s: f64,
+    /// Shares of a core: of the measured one before the contestant came, what the hypervisor took of it in the window,
+    /// and what the server's core was busy in the window.
+    pub baseline_share: f64,
+    pub stolen_share: f64,
+    pub server_share: f64,
     pub cpu_us_per_probe: f64,
     pub process_cpu_us_per_probe: f64,
     pub false_failures: u64,
@@ -39,6 +55,30 @@ impl Row {
         self.rate_per_s / self.offered_per_s
     }
 
+    /// Why the CPU per probe of this row says nothing about probing at the offered rate; None: it does.
+    pub fn flaw(&self) -> Option<&'static str> {
+        let off_rate = (self.achieved() - 1.0).abs() > RATE_SLACK;
+        [
+            (self.false_failures > 0, "false failures"),
+            (self.missed_failures > 0, "failures that were not reported"),
+            (off_rate, "another rate than offered"),
+            (self.is_disturbed(), "a core that others used as well"),
+            (self.cpu_us_per_probe <= 0.0, "no CPU used"),
+            // The core's figure holds what its process used, and the kernel's part.
+            (
+                self.cpu_us_per_probe < PROCESS_SLACK * self.process_cpu_us_per_probe,
+                "less than its process used",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(is_so, flaw)| is_so.then_some(flaw))
+    }
+
+    /// Whether something that is no part of the contest used the measured core.
+    pub fn is_disturbed(&self) -> bool {
+        self.baseline_share > QUIET_MAX || self.stolen_share > STOLEN_MAX
+    }
+
     /// The share of the probes of the window that failed falsely.
     pub fn false_share(&self) -> f64 {
         self.false_failures as f64 / (self.offered_per_s * self.window_s)
@@ -48,6 +88,12 @@ impl Row {
 /// The rows of one contestant under one load.
 pub fn of<'a>(rows: &'a [Row], contestant: &str, load: &str) -> Vec<&'a Row> {
     rows.iter().filter(|row| row.contestant == contestant && row.load == load).collect()
+}
+
+/// The median CPU per probe; None where a row has a flaw, or there is none.
+pub fn cpu_us_per_probe(rows: &[&Row]) -> Option<f64> {
+    let is_sound = rows.iter().all(|row| row.flaw().is_none());
+    median(rows, |row| Some(row.cpu_us_per_probe)).filter(|_| is_sound)
 }
 
 /// The median of a figure over the rounds; None where no round tells it.
@@ -76,12 +122,16 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 #[cfg(test)]
 pub fn row(contestant: &str, load: &str, cpu_us_per_probe: f64) -> Row {
     Row {
+        run: 1,
         contestant: contestant.to_owned(),
         load: load.to_owned(),
         round: 1,
         offered_per_s: 5_000.0,
         rate_per_s: 5_000.0,
         window_s: 20.0,
+        baseline_share: 0.01,
+        stolen_share: 0.0,
+        server_share: 0.5,
         cpu_us_per_probe,
         process_cpu_us_per_probe: cpu_us_per_probe,
         false_failures: 0,
@@ -108,6 +158,24 @@ mod tests {
         assert_eq!(median(&all, |row| Some(row.cpu_us_per_probe)), Some(3.0));
         assert_eq!(median(&all[..2], |row| Some(row.cpu_us_per_probe)), Some(2.0));
         assert_eq!(median(&all, |row| row.lateness_p50_us), None);
+    }
+
+    #[test]
+    fn a_row_that_says_nothing_of_cpu_says_why() {
+        let check = |change: fn(&mut Row), flaw: Option<&str>| {
+            let mut row = row("a", "l", 10.0);
+            change(&mut row);
+            assert_eq!(row.flaw(), flaw);
+        };
+        check(|_| (), None);
+        check(|row| row.false_failures = 1, Some("false failures"));
+        check(|row| row.missed_failures = 1, Some("failures that were not reported"));
+        check(|row| row.rate_per_s = 4_970.0, Some("another rate than offered"));
+        check(|row| row.rate_per_s = 5_030.0, Some("another rate than offered"));
+        check(|row| row.baseline_share = 0.05, Some("a core that others used as well"));
+        check(|row| row.stolen_share = 0.05, Some("a core that others used as well"));
+        check(|row| row.cpu_us_per_probe = -1.0, Some("no CPU used"));
+        check(|row| row.process_cpu_us_per_probe = 11.0, Some("less than its process used"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What was reported against what was served.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -70,20 +71,20 @@ pub fn tcp(refusing: &BTreeSet<u32>, told: &Told) -> Score {
     score
 }
 
-/// The 99th percentile of |reported − true| over the requests of late targets, in microseconds. A request is
-/// that of a probe when its target is the probe's and it came while the probe went on.
-pub fn response_error_p99_us(responses: &[Response], waits: &[Wait]) -> Option<f64> {
-    /// Clocks of two cores, and a request that is dated by its read.
-    const SLACK_NS: i64 = 1_000_000;
+/// The 99th percentile of |reported − true| over the probes of late targets, in microseconds. A probe's request is
+/// the one of its target that came nearest to its begin, within half a `period`: requests of a target are a period
+/// apart, however wrong a response time is.
+pub fn response_error_p99_us(responses: &[Response], waits: &[Wait], period: Duration) -> Option<f64> {
+    let half_ns = period.as_nanos() as i64 / 2;
     let mut by_target: BTreeMap<u32, Vec<Wait>> = BTreeMap::new();
     for wait in waits {
         by_target.entry(wait.target as u32).or_default().push(*wait);
     }
     let mut errors_us: Vec<f64> = Vec::new();
     for response in responses {
-        let window = response.began_ns - SLACK_NS..=response.began_ns + response.took_ns + SLACK_NS;
         let of_target = by_target.get(&response.target).map_or(&[][..], Vec::as_slice);
-        if let Some(wait) = of_target.iter().find(|wait| window.contains(&wait.received_ns)) {
+        let apart_ns = |wait: &&Wait| (wait.received_ns - response.began_ns).abs();
+        if let Some(wait) = of_target.iter().min_by_key(apart_ns).filter(|wait| apart_ns(wait) < half_ns) {
             errors_us.push((response.took_ns - wait.took_ns).abs() as f64 / 1_000.0);
         }
     }
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_compared_with_the_wait_inside_it() {
+    fn a_response_is_compared_with_the_nearest_wait() {
         const MS: i64 = 1_000_000;
         let wait = |target, received_ms, took_ms| Wait {
             target,
@@ -137,9 +138,12 @@ mod tests {
         let responses = [
             response(20, 1_000, 5 * MS + 40_000),
             response(20, 2_000, 6 * MS - 70_000),
-            response(40, 3_000, 1),
+            response(40, 1_600, 1),
         ];
-        assert_eq!(response_error_p99_us(&responses, &waits), Some(70.0));
-        assert_eq!(response_error_p99_us(&responses[2..], &waits), None);
+        let second = Duration::from_secs(1);
+        assert_eq!(response_error_p99_us(&responses, &waits, second), Some(70.0));
+        assert_eq!(response_error_p99_us(&responses[2..], &waits, second), None);
+        let far = response(20, 1_100, 105 * MS);
+        assert_eq!(response_error_p99_us(&[far], &waits, second), Some(100_000.0));
     }
 }
