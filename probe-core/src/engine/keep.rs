@@ -107,6 +107,7 @@ impl Run {
         self.owner = Some(again.owner);
         self.timeout = again.timeout;
         self.phases.due = again.due;
+        self.is_new = true;
         self.keeping = Keeping::Reused;
         self.begin_attempt(io, now);
         self.begin_request();

@@ -56,6 +56,8 @@ pub struct Run {
     /// Body of an answer that is shown to people (3xx); empty and unallocated for all others.
     pub(super) kept: Vec<u8>,
     pub(super) phases: Phases,
+    /// Begun in this turn, and not yet counted as such.
+    pub(super) is_new: bool,
     deadline: Option<TimerId>,
     deadline_at: Mono,
     /// [`super::watch::Watch::unwatched`] when the attempt began.
@@ -156,6 +158,7 @@ impl Run {
             status: 0,
             kept: Vec::new(),
             phases: Phases { due: start.due, ..Phases::default() },
+            is_new: true,
             deadline: None,
             deadline_at: Mono::MAX,
             unwatched_before: Duration::ZERO,
@@ -167,17 +170,31 @@ impl Run {
         run
     }
 
-    /// When it was due.
-    pub fn due(&self) -> Mono {
-        self.phases.due
-    }
-
     /// The kernel got the first connection of this run at `at`; the timeout counts from there.
     pub fn date(&mut self, at: Mono) {
         if self.phases.submitted.is_some() {
             self.phases.submitted = Some(at);
             self.deadline_at = at.after(self.timeout);
         }
+    }
+
+    /// Whether this completion says that a new run's request, or its bare connection, is on its way. If it does, a
+    /// request is what dates the run.
+    pub fn is_off(&mut self, completion: &Completion, at: Mono) -> bool {
+        match completion.kind {
+            OpKind::Send if self.is_new && completion.result.is_ok() => {
+                self.date(at);
+                true
+            }
+            OpKind::Connect => self.is_new && (completion.result.is_err() || self.outgoing().is_none()),
+            _ => false,
+        }
+    }
+
+    /// How late it was begun, `now` where its connection has to wait for a name; once.
+    pub fn take_lateness(&mut self, now: Mono) -> Option<Duration> {
+        let is_new = std::mem::replace(&mut self.is_new, false);
+        is_new.then(|| self.phases.submitted.unwrap_or(now).since(self.phases.due))
     }
 
     fn start_attempt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {

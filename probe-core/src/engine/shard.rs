@@ -17,13 +17,19 @@ use crate::model::id::{ProbeKey, Ticket};
 use crate::model::limits::{UNWATCHED_MIN, WATCH_EVERY};
 use crate::model::probe::{Arm, Host, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::{Mono, Now};
-use crate::ring::{Completion, Ring, Slot};
+use crate::ring::{Completion, OpKind, Ring, Slot};
 
 /// While operations wait for room in the queue, the next turn comes after this.
 const BACKLOG_WAKE: Duration = Duration::from_micros(50);
 /// Most that the work for one completion, command or run takes, the kernel's part included. A turn that lasts longer
 /// than all of its work was interrupted.
 const WORK_MAX: Duration = Duration::from_micros(100);
+/// A run begins with connect, send and receive, and one pass over a ring runs so many of them (Linux 6.13; before that
+/// all there are).
+const OPS_PER_CHAIN: usize = 3;
+const OPS_PER_PASS: usize = 20;
+/// Room for what a pass ends; a little more is there for a pass that ends everything.
+const SETTLED_MIN: usize = 64;
 
 /// One engine shard as a value: [`Shard::turn`] is all it does. A thread ([`super::Engine`]) or a simulation
 /// calls it.
@@ -40,6 +46,8 @@ pub struct Shard<R> {
     fired: Vec<Timer>,
     /// Runs that this turn has begun, in the order in which the kernel gets them.
     started: Vec<Slot>,
+    /// What a pass over the begun runs has ended.
+    settled: Vec<Completion>,
     lateness_us: Histogram<u64>,
     /// Slots that hold a run.
     running: u32,
@@ -67,6 +75,7 @@ impl<R: Ring> Shard<R> {
             waiting_names: VecDeque::new(),
             fired: Vec::new(),
             started: Vec::with_capacity(slots),
+            settled: Vec::with_capacity(SETTLED_MIN.max(2 * slots)),
             lateness_us: stats::lateness_histogram(),
             running: 0,
             handled: 0,
@@ -186,6 +195,10 @@ impl<R: Ring> Shard<R> {
     }
 
     fn next_wake(&self, now: Mono) -> Mono {
+        // A run that ended in the middle of the turn may have begun another one.
+        if self.running < self.io.ring.capacity() && !self.waiting.is_empty() {
+            return now;
+        }
         let by_timer = self.io.wheel.next_wake();
         if self.io.has_backlog() {
             by_timer.min(now.after(BACKLOG_WAKE))
@@ -346,9 +359,9 @@ impl<R: Ring> Shard<R> {
 
     /// Starts what is due while slots are free, hands it to the kernel, and returns the time afterwards.
     ///
-    /// The kernel runs a chain up to the sent request while it takes it, so the last of a burst was submitted when
-    /// the call was nearly over: each run is dated by its place in the burst. (In groups of four, each with a time of
-    /// its own, the probed server falls asleep between the groups, and waking it costs 5 µs a probe: docs/engine.md.)
+    /// The kernel begins a connection while it takes its chain, so each run is dated by its place in the burst. (In
+    /// groups of four, each with a time of its own, the probed server falls asleep between the groups, and waking it
+    /// costs 5 µs a probe: docs/engine.md.)
     fn start_waiting(&mut self, mut now: Mono, out: &mut Vec<ProbeEvent>) -> Mono {
         if self.waiting.is_empty() && self.waiting_names.is_empty() {
             return now;
@@ -370,6 +383,11 @@ impl<R: Ring> Shard<R> {
         }
         let end = self.io.ring.submit(now);
         self.date_started(now, end);
+        let end = self.settle(end, out);
+        for at in 0..self.started.len() {
+            self.is_begun(end, self.started[at]);
+        }
+        self.started.clear();
         end
     }
 
@@ -380,14 +398,53 @@ impl<R: Ring> Shard<R> {
         let was_away = to.since(from) > WORK_MAX * count + UNWATCHED_MIN;
         let from = if was_away { to } else { from };
         let each = to.since(from).checked_div(count).unwrap_or_default();
-        for (place, slot) in (0_u32..).zip(self.started.drain(..)) {
-            let Some(run) = self.runs[slot.at()].as_mut().filter(|run| run.slot == slot) else { continue };
-            let at = from.after(each * place);
-            run.date(at);
-            let lateness = at.since(run.due());
-            stats::record(&mut self.lateness_us, lateness);
-            self.io.counters.late_starts += u64::from(lateness > LATE_START);
+        for (place, slot) in (0_u32..).zip(&self.started) {
+            let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == *slot);
+            if let Some(run) = run {
+                run.date(from.after(each * place));
+            }
         }
+    }
+
+    /// Sees the begun runs off: where the handshake was over at once, as on this host, the kernel sends the requests
+    /// only after the last connection of the burst was begun. That wait is ours, so such a run is dated by its request.
+    /// A handshake that takes longer than this is the target's and counts. Returns the time afterwards.
+    fn settle(&mut self, mut now: Mono, out: &mut Vec<ProbeEvent>) -> Mono {
+        let mut unsent = self.started.len();
+        let passes_max = 2 + unsent * OPS_PER_CHAIN / OPS_PER_PASS;
+        for _ in 0..passes_max {
+            if unsent == 0 {
+                break;
+            }
+            let Some(to) = self.io.ring.settle(now) else { break };
+            let mut settled = std::mem::take(&mut self.settled);
+            settled.extend(std::iter::from_fn(|| self.io.ring.next_completion(to)));
+            let each = to.since(now).checked_div(settled.len() as u32).unwrap_or_default();
+            self.handled += settled.len() as u32;
+            for (place, completion) in (1_u32..).zip(settled.drain(..)) {
+                let at = match completion.kind {
+                    OpKind::Connect | OpKind::Send => now.after(each * place),
+                    OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => to,
+                };
+                let run = self.runs[completion.slot.at()].as_mut().filter(|run| run.slot == completion.slot);
+                if run.is_some_and(|run| run.is_off(&completion, at)) {
+                    unsent -= usize::from(self.is_begun(at, completion.slot));
+                }
+                self.completed(at, completion, out);
+            }
+            self.settled = settled;
+            now = to;
+        }
+        now
+    }
+
+    /// The run is on its way, as late as it is now dated. False when that was known already.
+    fn is_begun(&mut self, now: Mono, slot: Slot) -> bool {
+        let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == slot);
+        let Some(lateness) = run.and_then(|run| run.take_lateness(now)) else { return false };
+        stats::record(&mut self.lateness_us, lateness);
+        self.io.counters.late_starts += u64::from(lateness > LATE_START);
+        true
     }
 
     /// Starts a run; false when no slot is free. A job that nobody wants any more counts as started.

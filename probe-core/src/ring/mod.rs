@@ -80,6 +80,10 @@ pub trait Ring {
     /// the operations can be dated; `now` is the time of the turn, which the twin gives back.
     fn submit(&mut self, now: Mono) -> Mono;
 
+    /// Runs some of what has gone on since the submission, without waiting, so that its completions can be taken and
+    /// dated. Returns the time afterwards; None when there was nothing to run.
+    fn settle(&mut self, now: Mono) -> Option<Mono>;
+
     /// The next completion that is there. `now` is the time of the turn; only the twin looks at it.
     fn next_completion(&mut self, now: Mono) -> Option<Completion>;
 

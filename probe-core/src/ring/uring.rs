@@ -22,6 +22,9 @@ use super::{
 use crate::model::limits::{COMPLETIONS_WANTED, RING_PASSES_MAX};
 use crate::model::time::{Mono, Now};
 
+/// IORING_ENTER_GETEVENTS (io_uring_enter(2)), which the crate keeps to itself.
+const ENTER_GETEVENTS: u32 = 1;
+
 /// `user_data` of the wake-up read: no operation has this number.
 const WAKE: u64 = u64::MAX;
 /// Connecting to family AF_UNSPEC disconnects (connect(2)).
@@ -398,6 +401,17 @@ impl Ring for Uring {
         // tells of a broken ring.
         let _ = self.ring.submitter().submit();
         (self.clock)().mono
+    }
+
+    fn settle(&mut self, _now: Mono) -> Option<Mono> {
+        if !self.ring.submission().taskrun() {
+            return None;
+        }
+        // SAFETY: needed because the crate asks for completions only together with a wait for some, which sets a
+        // timer. Nothing is submitted and no argument is passed, so the kernel reads and writes the rings alone.
+        let entered = unsafe { self.ring.submitter().enter::<()>(0, 0, ENTER_GETEVENTS, None) };
+        // A broken ring is told of by the next wait.
+        entered.ok().map(|_| (self.clock)().mono)
     }
 
     fn next_completion(&mut self, _now: Mono) -> Option<Completion> {

@@ -225,6 +225,10 @@ impl Ring for Epoll {
         (self.clock)().mono
     }
 
+    fn settle(&mut self, _now: Mono) -> Option<Mono> {
+        None
+    }
+
     fn next_completion(&mut self, _now: Mono) -> Option<Completion> {
         loop {
             let completion = self.work.completed.pop_front()?;

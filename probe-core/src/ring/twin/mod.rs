@@ -367,6 +367,12 @@ impl Ring for Twin {
         now
     }
 
+    fn settle(&mut self, now: Mono) -> Option<Mono> {
+        self.advance(now);
+        self.collect(now);
+        (!self.ready.is_empty()).then_some(now)
+    }
+
     fn next_completion(&mut self, now: Mono) -> Option<Completion> {
         if self.ready.is_empty() {
             self.advance(now);
