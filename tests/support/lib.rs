@@ -23,6 +23,7 @@ mod lines;
 mod netns;
 pub mod procs;
 mod seccomp;
+pub mod server;
 mod watch;
 mod world;
 

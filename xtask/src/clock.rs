@@ -28,9 +28,3 @@ pub fn pause(length: Duration) {
         let _ = poll(&mut [], Some(&timeout));
     }
 }
-
-/// CLOCK_REALTIME in nanoseconds: what kernel timestamps count in.
-pub fn wall_ns() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    now.tv_sec * 1_000_000_000 + now.tv_nsec
-}

@@ -3,7 +3,6 @@
 mod peers;
 mod report;
 mod sensor;
-mod server;
 mod smoke;
 mod usage;
 

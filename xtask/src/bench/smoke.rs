@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use test_support::server::{Counts, Delays, Plan, Script, Server};
 use test_support::{Agent, World, eventually};
 
 use super::report::{Bound, Report};
-use super::server::{Counts, Delays, Plan, Script, Server};
 use super::usage;
 use crate::clock::Stopwatch;
 use crate::repo::{Repo, run as run_command};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use test_support::NetNs;
+use test_support::server::{Delays, Plan, Script, Server};
 
 use super::blackbox::{self, Blackbox};
 use super::go;
@@ -15,7 +16,6 @@ use super::haproxy::{self, Haproxy};
 use super::loads::{self, Kind, Load};
 use super::process::Process;
 use super::score::Told;
-use crate::bench::server::{Delays, Plan, Script, Server};
 use crate::repo::{Repo, run as run_command};
 
 /// Of the server, inside its namespace; and one where nobody listens.

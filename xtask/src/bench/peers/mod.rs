@@ -102,7 +102,7 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
     let is_whole = !args.quick && args.only.is_empty() && args.load.is_empty();
     let kept = repo.path(if is_whole { LATEST } else { LATEST_PART });
     let kept = args.json.as_ref().unwrap_or(&kept);
-    let run = crate::clock::wall_ns() / 1_000_000_000;
+    let run = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
     let mut rows = Vec::new();
     for load in loads {
         for round in 1..=rounds {

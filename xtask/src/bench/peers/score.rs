@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
-
-use crate::bench::server::Wait;
+use test_support::server::Wait;
 
 /// What a contestant tells at its end (`benches/peers/src/report.rs`).
 #[derive(Clone, Debug, Default, Deserialize)]
