@@ -14,6 +14,7 @@ mod pace;
 mod run;
 mod secure;
 mod shard;
+mod silence;
 mod single;
 mod stats;
 mod targets;

@@ -19,10 +19,11 @@ use bytes::Bytes;
 use super::io::{Io, NoSocket, Timer};
 use super::keep::Keeping;
 use super::secure::Secure;
+use super::silence::Asked;
 use super::targets::Job;
 use super::text;
 use super::wheel::TimerId;
-use crate::model::limits::{PROBE_ATTEMPTS, UNWATCHED_PARTS};
+use crate::model::limits::PROBE_ATTEMPTS;
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
@@ -61,7 +62,9 @@ pub struct Run {
     deadline: Option<TimerId>,
     deadline_at: Mono,
     /// [`super::watch::Watch::unwatched`] when the attempt began.
-    unwatched_before: Duration,
+    pub(super) unwatched_before: Duration,
+    /// None while the run owes the next step.
+    pub(super) asked: Option<Asked>,
     /// When the kernel had received what is being looked at, as far as that is known.
     pub(super) received_at: Option<Mono>,
     pub(super) closing: Option<TimerId>,
@@ -162,6 +165,7 @@ impl Run {
             deadline: None,
             deadline_at: Mono::MAX,
             unwatched_before: Duration::ZERO,
+            asked: None,
             received_at: None,
             closing: None,
             then: Then::Free,
@@ -171,8 +175,9 @@ impl Run {
     }
 
     /// The kernel got the first connection of this run at `at`; the timeout counts from there.
-    pub fn date(&mut self, at: Mono) {
+    pub fn date<R: Ring>(&mut self, io: &Io<R>, at: Mono) {
         if self.phases.submitted.is_some() {
+            self.has_asked(io);
             self.phases.submitted = Some(at);
             self.deadline_at = at.after(self.timeout);
         }
@@ -180,10 +185,10 @@ impl Run {
 
     /// Whether this completion says that a new run's request, or its bare connection, is on its way. If it does, a
     /// request is what dates the run.
-    pub fn is_off(&mut self, completion: &Completion, at: Mono) -> bool {
+    pub fn is_off<R: Ring>(&mut self, io: &Io<R>, completion: &Completion, at: Mono) -> bool {
         match completion.kind {
             OpKind::Send if self.is_new && completion.result.is_ok() => {
-                self.date(at);
+                self.date(io, at);
                 true
             }
             OpKind::Connect => self.is_new && (completion.result.is_err() || self.outgoing().is_none()),
@@ -288,6 +293,7 @@ impl Run {
     pub(super) fn begin_request(&mut self) {
         self.stage = Stage::Working;
         self.then = Then::Free;
+        self.asked = None;
         self.sent = 0;
         self.answer = Answer::new();
         self.requests += 1;
@@ -351,6 +357,7 @@ impl Run {
             return self.wind_down(io, now, Winding::ByItself, effects);
         }
         self.reached = Reached::Connected;
+        self.asked = None;
         self.phases.connected = Some(now);
         let Some(bytes) = self.outgoing() else {
             self.succeed(io, now, effects);
@@ -374,12 +381,14 @@ impl Run {
             Ok(count) => {
                 self.sent += count as usize;
                 if self.sent < request.len() {
+                    self.asked = None;
                     return self.push_on_open(io, Op::Send { request, from: self.sent });
                 }
                 self.phases.sent = Some(now);
                 if self.send_outgoing(io) {
                     return;
                 }
+                self.has_asked(io);
             }
             // The server may have answered before it closed: read first, then judge.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
@@ -491,26 +500,7 @@ impl Run {
         self.report(io, now, verdict, Some(text.into()), effects);
     }
 
-    /// The attempt ends because nothing came, or the connection broke. That is the target's doing only if the
-    /// shard was there: a request that it should have sent on and did not looks the same.
-    pub(super) fn fell_silent<R: Ring>(
-        &mut self,
-        io: &mut Io<R>,
-        now: Mono,
-        verdict: Verdict,
-        text: String,
-        effects: &mut Effects,
-    ) {
-        let missed = io.watch.unwatched().saturating_sub(self.unwatched_before);
-        if missed * UNWATCHED_PARTS < self.timeout {
-            return self.finish(io, now, verdict, text, effects);
-        }
-        let text =
-            format!("{text}; not judged: the prober itself did not run for {} ms of it", missed.as_millis());
-        self.report(io, now, Verdict::Inconclusive, Some(text.into()), effects);
-    }
-
-    fn report<R: Ring>(
+    pub(super) fn report<R: Ring>(
         &mut self,
         io: &mut Io<R>,
         now: Mono,

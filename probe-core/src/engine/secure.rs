@@ -57,7 +57,13 @@ impl Run {
                 break;
             }
         }
-        if !self.send_outgoing(io) && !io.is_pending(self.slot, OpKind::Recv) {
+        if self.send_outgoing(io) {
+            return;
+        }
+        if !io.is_pending(self.slot, OpKind::Send) {
+            self.has_asked(io);
+        }
+        if !io.is_pending(self.slot, OpKind::Recv) {
             self.push_on_open(io, Op::Recv);
         }
     }
@@ -70,6 +76,7 @@ impl Run {
         }
         let Some(bytes) = secure.session.take_outgoing() else { return false };
         secure.outgoing = bytes.clone();
+        self.asked = None;
         self.sent = 0;
         self.push_on_open(io, Op::Send { request: bytes, from: 0 });
         true

@@ -401,7 +401,7 @@ impl<R: Ring> Shard<R> {
         for (place, slot) in (0_u32..).zip(&self.started) {
             let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == *slot);
             if let Some(run) = run {
-                run.date(from.after(each * place));
+                run.date(&self.io, from.after(each * place));
             }
         }
     }
@@ -427,7 +427,7 @@ impl<R: Ring> Shard<R> {
                     OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => to,
                 };
                 let run = self.runs[completion.slot.at()].as_mut().filter(|run| run.slot == completion.slot);
-                if run.is_some_and(|run| run.is_off(&completion, at)) {
+                if run.is_some_and(|run| run.is_off(&self.io, &completion, at)) {
                     unsent -= usize::from(self.is_begun(at, completion.slot));
                 }
                 self.completed(at, completion, out);

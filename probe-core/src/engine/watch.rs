@@ -3,9 +3,10 @@
 //! A shard that was starved, stopped or frozen, or whose machine was suspended, did not look at its runs for a
 //! while. What such a run then shows by silence may be the shard's own fault, so it must not become a verdict.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::limits::UNWATCHED_MIN;
+use crate::model::limits::{ABSENCES_MAX, UNWATCHED_MIN};
 use crate::model::time::{Mono, Now, Wall};
 
 /// Readings of the two clocks, one right after the other, differ by a constant to this much. More is a step of
@@ -13,16 +14,32 @@ use crate::model::time::{Mono, Now, Wall};
 const CLOCKS_AGREE_NS: i64 = 50_000;
 
 /// The shard's own attention over time.
-#[derive(Default)]
 pub struct Watch {
     /// When the next turn was to come at the latest; None before the first.
     expected: Option<Mono>,
     /// Sum of the times in which a turn was overdue.
     unwatched: Duration,
+    /// How often that was.
+    absences: u64,
+    /// Absences by number and length, without those that a later one was as long as: lengths fall.
+    longest: VecDeque<(u64, Duration)>,
     /// CLOCK_REALTIME less CLOCK_MONOTONIC at the latest turn.
     offset_ns: Option<i64>,
     /// Whether that is the same as at the turn before.
     is_steady: bool,
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch {
+            expected: None,
+            unwatched: Duration::ZERO,
+            absences: 0,
+            longest: VecDeque::with_capacity(ABSENCES_MAX),
+            offset_ns: None,
+            is_steady: false,
+        }
+    }
 }
 
 impl Watch {
@@ -45,7 +62,31 @@ impl Watch {
 
     /// Time in which nobody looked, by another measure: a suspended machine stops CLOCK_MONOTONIC.
     pub fn missed(&mut self, by: Duration) {
+        if by.is_zero() {
+            return;
+        }
         self.unwatched = self.unwatched.saturating_add(by);
+        self.absences += 1;
+        while self.longest.back().is_some_and(|(_, length)| *length <= by) {
+            self.longest.pop_back();
+        }
+        let is_full = self.longest.len() >= ABSENCES_MAX;
+        match self.longest.back_mut().filter(|_| is_full) {
+            // As if it had been as long as the one before it: on the side of the target.
+            Some(last) => last.0 = self.absences,
+            None => self.longest.push_back((self.absences, by)),
+        }
+    }
+
+    /// Absences so far, a mark for [`Watch::longest_since`].
+    pub fn absences(&self) -> u64 {
+        self.absences
+    }
+
+    /// The longest absence since this mark.
+    pub fn longest_since(&self, mark: u64) -> Duration {
+        let since = self.longest.iter().find(|(number, _)| *number > mark);
+        since.map_or(Duration::ZERO, |(_, length)| *length)
     }
 
     /// Grows while nobody looks: the difference of two readings is the time missed between them.
@@ -87,6 +128,27 @@ mod tests {
             sum += overdue;
         }
         assert_eq!(watch.unwatched(), sum);
+    }
+
+    #[test]
+    fn the_longest_absence_since_a_mark_is_known() {
+        let mut watch = Watch::default();
+        let lengths_ms = [9, 40, 7, 30, 30, 5];
+        lengths_ms.iter().for_each(|ms| watch.missed(Duration::from_millis(*ms)));
+        let since: Vec<u128> = (0..=6).map(|mark| watch.longest_since(mark).as_millis()).collect();
+        assert_eq!(since, [40, 40, 30, 30, 30, 5, 0]);
+    }
+
+    #[test]
+    fn more_absences_than_are_kept_count_as_longer_ones() {
+        let mut watch = Watch::default();
+        let count = ABSENCES_MAX as u64 + 3;
+        (0..count).for_each(|n| watch.missed(Duration::from_millis(1_000 - n)));
+        assert_eq!(watch.longest.len(), ABSENCES_MAX);
+        for mark in 0..count {
+            assert!(watch.longest_since(mark) >= Duration::from_millis(1_000 - mark), "{mark}");
+        }
+        assert_eq!(watch.longest_since(count), Duration::ZERO);
     }
 
     #[test]

@@ -45,7 +45,10 @@ pub const FAST_PERIOD: Duration = Duration::from_millis(100);
 pub const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// A turn that comes later than asked for by this much was missed.
 pub const UNWATCHED_MIN: Duration = Duration::from_millis(5);
-/// A run of which more than this part of its timeout was missed is not judged by silence.
+/// Absences of a shard that are kept apart, each shorter than the one before it; shorter ones still count as the last.
+pub const ABSENCES_MAX: usize = 64;
+/// A run of which this part of its timeout was missed is not judged by silence: before its request was out as a sum, after
+/// that at a stretch.
 pub const UNWATCHED_PARTS: u32 = 10;
 /// Runs in a row that could not be judged before an event says so.
 pub const INCONCLUSIVE_ROW: u32 = 10;

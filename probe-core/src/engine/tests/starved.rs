@@ -113,3 +113,36 @@ fn a_suspended_machine_is_an_absence() {
     assert_eq!(sim.shard.stats().counters.inconclusive, 1);
     sim.finish();
 }
+
+/// A run with a timeout of 1 s on a shard whose turns, one in 100 ms, each come 60 ms late.
+#[track_caller]
+fn check_interrupted(id: &str, target: Target, behaviour: Behaviour, verdict: Verdict) {
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), behaviour);
+    sim.arm(0, 1, target);
+    for _ in 0..9 {
+        sim.run_until(sim.time.after(Duration::from_millis(99)));
+        sim.time = sim.time.after(Duration::from_millis(61));
+    }
+    sim.run_until(sim.time.after(Duration::from_secs(1)));
+    let outcomes = sim.outcomes();
+    assert_eq!(outcomes.len(), 1, "{id}: {outcomes:?}");
+    assert_eq!(outcomes[0].1.result.verdict, verdict, "{id}: {:?}", outcomes[0].1.result);
+    assert!(sim.shard.counters().missed_us > 100_000, "{id}: not interrupted");
+    sim.finish();
+}
+
+#[test]
+fn a_shard_that_is_often_late_still_finds_what_hangs() {
+    // A crowded core, or a CPU quota. Each turn comes late, but the request is out, and the kernel takes what comes.
+    let check = |id, behaviour, verdict| check_interrupted(id, http(), behaviour, verdict);
+    check("hung", Behaviour::hang(), Verdict::Failure);
+    check("resets", Behaviour::reset(Duration::from_millis(700)), Verdict::Failure);
+    check("answered too late", after_ms(1_200, OK), Verdict::Failure);
+    check("healthy and slow", after_ms(900, OK), Verdict::Success);
+    check("vanished", Behaviour::BlackHole, Verdict::Failure);
+    // Until the handshake is over the next step is the shard's: each time it was late it may have been late with that.
+    let handshake = Duration::from_millis(400);
+    check("asked late", Behaviour::Accept { handshake, script: Arc::new([]) }, Verdict::Inconclusive);
+    check_interrupted("vanished, TCP", tcp(), Behaviour::BlackHole, Verdict::Failure);
+}
