@@ -52,6 +52,9 @@ pub const ABSENCES_MAX: usize = 64;
 pub const UNWATCHED_PARTS: u32 = 10;
 /// Runs in a row that could not be judged before an event says so.
 pub const INCONCLUSIVE_ROW: u32 = 10;
+/// How long until a connect is tried again for which a Unix socket's server had no room, where the kernel does not wait
+/// for room itself (the epoll ring). The probe's timeout bounds the tries: 100 a second.
+pub const CONNECT_AGAIN: Duration = Duration::from_millis(10);
 /// Completions that would end a quiet time early: more than a turn can have in flight, so that time ends it.
 pub const COMPLETIONS_WANTED: usize = 1 << 20;
 /// Receive buffer of a slot: the largest response head, and the window the body is drained through.

@@ -2,12 +2,17 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Completion, Driver, Epoll, Errno, Op, OpKind, Opening, Refused, Slot, Uring, UringOptions};
+use super::{
+    Completion, Driver, Epoll, Errno, Op, OpKind, Opening, Peer, Refused, Slot, Uring, UringOptions,
+};
 use crate::model::time::{Mono, Now, Wall};
+use crate::sys::clock;
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(60);
@@ -143,4 +148,49 @@ fn a_ring_may_go_with_operations_in_flight() {
     }
     leave(uring());
     leave(epoll());
+}
+
+/// A Unix socket whose server has no room for one more connection, and what fills it.
+fn full_unix_socket(path: &Path) -> (UnixListener, UnixStream) {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&listener, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    // The kernel takes one more than the backlog.
+    listen(&listener, 0).unwrap();
+    (listener.into(), UnixStream::connect(path).unwrap())
+}
+
+/// Asleep until there is room; then connected, or cancelled before.
+fn check_full_backlog(ring: &mut impl Driver) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("full.sock");
+    let (listener, _first) = full_unix_socket(&path);
+    let slot = ring.acquire().unwrap();
+    let connect = || Op::Connect { to: Peer::Unix(path.as_path().into()), opening: Opening::Bare };
+
+    push(ring, slot, connect());
+    let (wall, cpu) = (Instant::now(), clock::thread_cpu());
+    while wall.elapsed() < Duration::from_millis(500) {
+        ring.submit_and_wait(Duration::ZERO, Duration::from_millis(500)).unwrap();
+    }
+    let (wall, cpu) = (wall.elapsed(), clock::thread_cpu() - cpu);
+    assert!(cpu < wall / 10, "{cpu:?} of CPU time in {wall:?} of waiting");
+    let _room = listener.accept().unwrap();
+    assert_eq!(completions(ring, 1), [(OpKind::Connect, Ok(0))]);
+    assert_eq!(listener.accept().unwrap().1.as_pathname(), None);
+    ring.replace_socket(slot);
+
+    let _second = UnixStream::connect(&path).unwrap();
+    push(ring, slot, connect());
+    ring.submit_and_wait(Duration::ZERO, Duration::from_millis(1)).unwrap();
+    push(ring, slot, Op::Cancel);
+    assert!(completions(ring, 2).iter().any(|(kind, _)| *kind == OpKind::Connect));
+    ring.replace_socket(slot);
+    ring.release(slot);
+}
+
+#[test]
+fn both_rings_sleep_while_a_unix_backlog_is_full() {
+    check_full_backlog(&mut uring());
+    check_full_backlog(&mut epoll());
 }

@@ -29,13 +29,14 @@ use super::{
     Completion, Driver, Errno, InFlight, Op, OpKind, Opening, Peer, Refused, Ring, RingError, Slot, Waker,
     setup,
 };
+use crate::model::limits::CONNECT_AGAIN;
 use crate::model::time::{Mono, Now};
 use ready::ReadyList;
 use receive::Receiver;
 use slot::SlotState;
 use watch::{Timer, WakeEvent};
 
-/// Descriptors that epoll watches besides one socket for each slot: wake-up, timer, and tokio's own.
+/// Descriptors that epoll watches besides one socket for each slot: wake-up, timers, and tokio's own.
 const WATCHED_SPARE: usize = 8;
 
 /// Probe operations on tokio's epoll. Not to be made or used inside another tokio runtime.
@@ -59,6 +60,9 @@ struct Work {
     receiver: Receiver,
     wake: WakeEvent,
     timer: Timer,
+    /// Slots whose connect is to be tried again when `retry` rings; each at most once.
+    retries: Vec<u32>,
+    retry: Timer,
 }
 
 impl Epoll {
@@ -76,7 +80,7 @@ impl Epoll {
             .map_err(|error| RingError::epoll("epoll_create1", setup::errno_of(&error)))?;
         let waker = Waker::new()?;
         let watching = runtime.enter();
-        let (wake, timer) = (WakeEvent::new(waker.clone())?, Timer::new()?);
+        let (wake, timer, retry) = (WakeEvent::new(waker.clone())?, Timer::new()?, Timer::new()?);
         drop(watching);
         let ready = Arc::new(ReadyList::new(slots));
         let work = Work {
@@ -88,6 +92,8 @@ impl Epoll {
             receiver: Receiver::new()?,
             wake,
             timer,
+            retries: Vec::with_capacity(slots as usize),
+            retry,
         };
         Ok(Epoll { work, runtime, waker, clock })
     }
@@ -107,7 +113,14 @@ impl Epoll {
 
 impl Work {
     /// Lets every slot take its steps that has something new.
-    fn step(&mut self, cx: &mut Context<'_>) {
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if self.retry.take(cx) {
+            for index in self.retries.drain(..) {
+                self.slots[index as usize].unlist();
+                self.ready.add(index);
+            }
+        }
+        let had_retries = !self.retries.is_empty();
         self.ready.take(&mut self.batch, cx.waker());
         for index in self.batch.drain(..) {
             let slot = self.table.current(index);
@@ -115,7 +128,14 @@ impl Work {
             self.slots[index as usize].step(&mut self.receiver, |kind, result, received_at| {
                 completed.push_back(Completion { slot, kind, result, received_at });
             });
+            if self.slots[index as usize].list_for_retry() {
+                self.retries.push(index);
+            }
         }
+        if had_retries || self.retries.is_empty() {
+            return Ok(());
+        }
+        self.retry.set(CONNECT_AGAIN)
     }
 
     /// Takes what was pushed to the kernel, and what epoll tells of it, until there is something to do for
@@ -126,7 +146,7 @@ impl Work {
         let (mut is_asked, mut is_woken, mut has_rung) = (false, false, false);
         let (mut is_quiet, mut is_armed) = (!quiet.is_zero(), false);
         let ended = poll_fn(|cx| {
-            self.step(cx);
+            self.step(cx)?;
             is_woken |= self.wake.take(cx);
             // One that was set for an earlier wait may still ring.
             if self.timer.take(cx) && is_armed {

@@ -32,6 +32,8 @@ pub struct SlotState {
     filled: usize,
     /// What the latest receive brings is dropped.
     is_unwanted: bool,
+    /// Listed for another try of its connect.
+    is_listed: bool,
     /// Wakes this slot.
     waker: Waker,
 }
@@ -39,7 +41,30 @@ pub struct SlotState {
 struct Connection {
     kind: SocketKind,
     to: SocketAddrAny,
-    socket: Watched<OwnedFd>,
+    socket: Socket,
+}
+
+/// Into epoll comes a socket only when its connect has begun, since one that is connected to nothing counts as closed,
+/// and tokio never forgets that.
+enum Socket {
+    Outside(OwnedFd),
+    Watched(Watched<OwnedFd>),
+}
+
+impl Socket {
+    fn fd(&self) -> &OwnedFd {
+        match self {
+            Socket::Outside(fd) => fd,
+            Socket::Watched(watched) => watched.fd(),
+        }
+    }
+
+    fn into_fd(self) -> OwnedFd {
+        match self {
+            Socket::Outside(fd) => fd,
+            Socket::Watched(watched) => watched.into_fd(),
+        }
+    }
 }
 
 /// What was pushed and has not ended.
@@ -57,7 +82,11 @@ struct Pending {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Connecting {
     Begun,
-    /// At once.
+    /// At once. Asking a second time could find a Unix socket's server without room for another connection.
+    Done,
+    /// A Unix socket's server has no room for it. Nothing tells when it has, so it is begun again and again.
+    NoRoom,
+    /// At once, too.
     Failed(Errno),
 }
 
@@ -80,6 +109,7 @@ impl SlotState {
             buffer: Box::default(),
             filled: 0,
             is_unwanted: false,
+            is_listed: false,
             waker,
         }
     }
@@ -93,13 +123,14 @@ impl SlotState {
             Some(socket) => socket,
             None => make(kind).map_err(|(call, errno)| Refused::Socket { call, errno })?,
         };
-        // Into epoll comes a socket only after this, since one that is connected to nothing counts as closed.
-        let begun = match rustix::net::connect(&socket, &to) {
-            // AGAIN is a Unix socket's full backlog.
-            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR | Errno::AGAIN) => Connecting::Begun,
-            Err(errno) => Connecting::Failed(errno),
+        let begun = begin(&socket, kind, &to);
+        let socket = match begun {
+            Connecting::Begun | Connecting::Done => {
+                let watched = Watched::new(socket);
+                Socket::Watched(watched.map_err(|(_, errno)| Refused::Socket { call: "epoll_ctl", errno })?)
+            }
+            Connecting::NoRoom | Connecting::Failed(_) => Socket::Outside(socket),
         };
-        let socket = Watched::new(socket).map_err(|errno| Refused::Socket { call: "epoll_ctl", errno })?;
         self.connection = Some(Connection { kind, to, socket });
         self.filled = 0;
         self.pending.connect = Some(begun);
@@ -155,12 +186,17 @@ impl SlotState {
 
     /// Connect, send and receive.
     fn transfer(&mut self, receiver: &mut Receiver, publish: &mut impl Publish) {
+        if self.pending.connect == Some(Connecting::NoRoom) {
+            self.begin_again();
+        }
         let Some(Connection { kind, to, socket }) = &self.connection else { return };
         let cx = &mut Context::from_waker(&self.waker);
         if let Some(connecting) = self.pending.connect {
-            let ended = match connecting {
-                Connecting::Begun => poll_connect(cx, socket, to),
-                Connecting::Failed(errno) => Poll::Ready(Err(errno)),
+            let ended = match (connecting, socket) {
+                (Connecting::Begun, Socket::Watched(socket)) => poll_connect(cx, socket, to),
+                (Connecting::Begun | Connecting::NoRoom, _) => return,
+                (Connecting::Done, _) => Poll::Ready(Ok(0)),
+                (Connecting::Failed(errno), _) => Poll::Ready(Err(errno)),
             };
             let Poll::Ready(result) = ended else { return };
             self.pending.connect = None;
@@ -170,6 +206,8 @@ impl SlotState {
                 return;
             }
         }
+        // A connection that is not in epoll has nothing to transfer.
+        let Socket::Watched(socket) = socket else { return };
         if let Some(from) = self.pending.send
             && let Poll::Ready(result) = poll_send(cx, socket, &self.request[from..])
         {
@@ -196,6 +234,36 @@ impl SlotState {
                 publish(OpKind::Recv, result.map(|(count, _)| count), at);
             }
         }
+    }
+
+    /// Whether its connect is to be tried again, and was not listed for that yet.
+    pub fn list_for_retry(&mut self) -> bool {
+        let has_no_room = self.pending.connect == Some(Connecting::NoRoom);
+        has_no_room && !std::mem::replace(&mut self.is_listed, true)
+    }
+
+    /// The next step is a try.
+    pub fn unlist(&mut self) {
+        self.is_listed = false;
+    }
+
+    /// Tries once more to begin a connection for which the server had no room.
+    fn begin_again(&mut self) {
+        let Some(Connection { kind, to, socket }) = self.connection.take() else { return };
+        let fd = socket.into_fd();
+        let mut begun = begin(&fd, kind, &to);
+        let socket = match begun {
+            Connecting::Begun | Connecting::Done => match Watched::new(fd) {
+                Ok(watched) => Socket::Watched(watched),
+                Err((fd, errno)) => {
+                    begun = Connecting::Failed(errno);
+                    Socket::Outside(fd)
+                }
+            },
+            Connecting::NoRoom | Connecting::Failed(_) => Socket::Outside(fd),
+        };
+        self.pending.connect = Some(begun);
+        self.connection = Some(Connection { kind, to, socket });
     }
 
     /// Ends connect, send and receive; returns how many there were.
@@ -274,6 +342,17 @@ fn make(kind: SocketKind) -> Result<OwnedFd, (&'static str, Errno)> {
     let socket = sockets::make(kind)?;
     rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| ("ioctl", errno))?;
     Ok(socket)
+}
+
+/// The first call for a connection.
+fn begin(socket: &OwnedFd, kind: SocketKind, to: &SocketAddrAny) -> Connecting {
+    match rustix::net::connect(socket, to) {
+        Ok(()) => Connecting::Done,
+        Err(Errno::INPROGRESS | Errno::INTR) => Connecting::Begun,
+        // Of an Internet socket this is our own lack of ports or memory.
+        Err(Errno::AGAIN) if kind == SocketKind::Unix => Connecting::NoRoom,
+        Err(errno) => Connecting::Failed(errno),
+    }
 }
 
 /// Connecting once more tells how the first call went, whatever epoll has said: 0 when it is done (EISCONN

@@ -27,8 +27,8 @@ pub struct Watched<T: AsRawFd> {
 }
 
 impl Watched<OwnedFd> {
-    /// Call it inside the runtime.
-    pub fn new(fd: OwnedFd) -> Result<Watched<OwnedFd>, Errno> {
+    /// Call it inside the runtime. What epoll does not take comes back.
+    pub fn new(fd: OwnedFd) -> Result<Watched<OwnedFd>, (OwnedFd, Errno)> {
         watch(fd)
     }
 
@@ -91,12 +91,15 @@ impl<T: AsRawFd> Watched<T> {
 }
 
 /// Has to own its descriptor and to return always the same one: [`OwnedFd`] and [`Event`] do.
-fn watch<T: AsRawFd>(fd: T) -> Result<Watched<T>, Errno> {
+fn watch<T: AsRawFd>(fd: T) -> Result<Watched<T>, (T, Errno)> {
     // SAFETY: needed because tokio cannot know what `as_raw_fd` returns. Both types that come here own their
     // descriptor, never exchange it and close it only when they are dropped, and `Watched` gives no mutable
     // access; so it stays open and the same until it has left epoll.
     let fd = unsafe { AsyncFd::register(fd) };
-    fd.map(|fd| Watched { fd }).map_err(|error| errno_of(&std::io::Error::from(error)))
+    fd.map(|fd| Watched { fd }).map_err(|error| {
+        let (fd, error) = error.into_parts();
+        (fd, errno_of(&error))
+    })
 }
 
 /// The wake-up from other threads.
@@ -115,7 +118,7 @@ impl AsRawFd for Event {
 
 impl WakeEvent {
     pub fn new(waker: Waker) -> Result<WakeEvent, RingError> {
-        let event = watch(Event(waker)).map_err(|errno| RingError::epoll("epoll_ctl", errno))?;
+        let event = watch(Event(waker)).map_err(|(_, errno)| RingError::epoll("epoll_ctl", errno))?;
         Ok(WakeEvent { event })
     }
 
@@ -134,7 +137,7 @@ impl Timer {
     pub fn new() -> Result<Timer, RingError> {
         let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
             .map_err(|errno| RingError::epoll("timerfd_create", errno))?;
-        let fd = watch(fd).map_err(|errno| RingError::epoll("epoll_ctl", errno))?;
+        let fd = watch(fd).map_err(|(_, errno)| RingError::epoll("epoll_ctl", errno))?;
         Ok(Timer { fd })
     }
 
