@@ -203,11 +203,13 @@ impl Run {
                 self.fell_silent(io, now, Verdict::Errored, text, effects);
             } else if self.is_unread_empty(io) {
                 let text = self.in_context(text);
-                self.fell_silent(io, now, Verdict::Failure, text, effects);
+                let verdict = io.verdict_of(errno);
+                self.fell_silent(io, now, verdict, text, effects);
             } else {
                 let text = format!("net/http: HTTP/1.x transport connection broken: {text}");
                 let text = self.in_context(text);
-                self.finish(io, now, Verdict::Failure, text, effects);
+                let verdict = io.verdict_of(errno);
+                self.finish(io, now, verdict, text, effects);
             }
         }
         self.wind_down(io, now, Winding::Cancelled, effects);

@@ -50,6 +50,14 @@ impl NoSocket {
     }
 }
 
+/// Whether a call failed since this host has no port, memory or descriptor left for it: nothing that the target does
+/// brings these about.
+fn is_shortage(errno: Errno) -> bool {
+    const SHORTAGES: [Errno; 6] =
+        [Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    SHORTAGES.contains(&errno)
+}
+
 impl<R: Ring> Io<R> {
     pub fn new(ring: R) -> Io<R> {
         Io {
@@ -62,6 +70,13 @@ impl<R: Ring> Io<R> {
             idle: 0,
             backlog: VecDeque::new(),
         }
+    }
+
+    /// What the error of a connection says about the target: nothing if it is this host's own, which is counted.
+    pub fn verdict_of(&mut self, errno: Errno) -> Verdict {
+        let is_shortage = is_shortage(errno);
+        self.counters.shortages += u64::from(is_shortage);
+        if is_shortage { Verdict::Errored } else { Verdict::Failure }
     }
 
     /// Queues an operation; one that does not fit now is pushed with the next turn.

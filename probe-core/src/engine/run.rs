@@ -303,7 +303,9 @@ impl Run {
     pub fn no_socket<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, error: NoSocket, effects: &mut Effects) {
         if let Some(peer) = self.peer() {
             let text = self.in_context(text::socket(&peer, error.call, error.errno));
-            self.finish(io, now, error.verdict(), text, effects);
+            let verdict = error.verdict();
+            io.counters.shortages += u64::from(verdict == Verdict::Errored);
+            self.finish(io, now, verdict, text, effects);
         }
         self.ended(io, now, effects);
     }
@@ -352,7 +354,8 @@ impl Run {
         if let Err(errno) = result {
             if let Some(peer) = self.peer() {
                 let text = self.in_context(text::connect(&peer, errno));
-                self.finish(io, now, Verdict::Failure, text, effects);
+                let verdict = io.verdict_of(errno);
+                self.finish(io, now, verdict, text, effects);
             }
             return self.wind_down(io, now, Winding::ByItself, effects);
         }
@@ -397,7 +400,8 @@ impl Run {
                 if let Some(peer) = self.peer() {
                     let local = io.ring.local_addr(self.slot);
                     let text = self.in_context(text::transfer("write", local, &peer, errno));
-                    self.fell_silent(io, now, Verdict::Failure, text, effects);
+                    let verdict = io.verdict_of(errno);
+                    self.fell_silent(io, now, verdict, text, effects);
                 }
                 return self.wind_down(io, now, Winding::Cancelled, effects);
             }

@@ -26,6 +26,8 @@ pub struct Counters {
     /// in microseconds.
     pub missed_turns: u64,
     pub missed_us: u64,
+    /// Attempts that could not be judged since this host had no port, memory or descriptor for their connection.
+    pub shortages: u64,
     /// Runs ended because their probe was held, dropped or armed anew.
     pub abandoned: u64,
     /// Attempts repeated because they could not be judged.

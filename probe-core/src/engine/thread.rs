@@ -229,11 +229,13 @@ fn naps<R: Driver>(shard: &Shard<R>, turned: Mono, wake: Mono, at: Mono) -> (Dur
     (quiet, wake.max(next).since(at))
 }
 
-/// Says once a second at most that turns were missed: nobody else would notice a starved prober.
+/// Says once a second at most that turns were missed, or that this host lacks what a connection needs: nobody else would
+/// notice a starved prober.
 #[derive(Default)]
 struct Missed {
     us: u64,
     inconclusive: u64,
+    shortages: u64,
 }
 
 impl Missed {
@@ -246,7 +248,15 @@ impl Missed {
                 "the engine did not run when it should have: give the agent more CPU"
             );
         }
+        let shortages = counters.shortages - self.shortages;
+        if shortages > 0 {
+            tracing::warn!(
+                shortages,
+                "connections could not be begun: no port, memory or descriptor is left on this host"
+            );
+        }
         (self.us, self.inconclusive) = (counters.missed_us, counters.inconclusive);
+        self.shortages = counters.shortages;
     }
 }
 

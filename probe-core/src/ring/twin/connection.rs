@@ -30,6 +30,7 @@ impl Connection {
     pub fn connected_at(&self, world: &World, since: Mono) -> Option<Mono> {
         let killed_at = world.killed_after(&self.to, since);
         let by_itself = match &self.behaviour {
+            Some(Behaviour::NoPort) => Some(since),
             None | Some(Behaviour::Unreachable) => Some(since.after(2 * LATENCY)),
             Some(Behaviour::BlackHole) => return None,
             Some(Behaviour::Accept { handshake, .. }) => Some(since.after((2 * *handshake).max(KERNEL_TIME))),
@@ -49,6 +50,7 @@ impl Connection {
                 Ok(0)
             }
             Some(Behaviour::Unreachable) => Err(Errno::HOSTUNREACH),
+            Some(Behaviour::NoPort) => Err(Errno::ADDRNOTAVAIL),
             Some(Behaviour::Accept { .. } | Behaviour::BlackHole) | None => Err(Errno::CONNREFUSED),
         }
     }
@@ -136,7 +138,7 @@ impl Connection {
     fn next_step(&self) -> Option<&Step> {
         match &self.behaviour {
             Some(Behaviour::Accept { script, .. }) => Arc::as_ref(script).get(self.place),
-            Some(Behaviour::BlackHole | Behaviour::Unreachable) | None => None,
+            Some(Behaviour::BlackHole | Behaviour::NoPort | Behaviour::Unreachable) | None => None,
         }
     }
 

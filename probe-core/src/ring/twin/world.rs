@@ -22,6 +22,8 @@ pub struct World {
 pub enum Behaviour {
     /// Packets to it vanish.
     BlackHole,
+    /// This host has no port left for a connection to it (EADDRNOTAVAIL).
+    NoPort,
     /// The host answers that there is no way to it (EHOSTUNREACH).
     Unreachable,
     /// The handshake takes `handshake`; when the whole request has come, the script runs.

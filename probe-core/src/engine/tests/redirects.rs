@@ -1,0 +1,38 @@
+//! Answers that lead elsewhere.
+
+use super::*;
+
+#[test]
+fn redirects() {
+    let to = |location: &str| {
+        let wire = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        Some(Behaviour::answer(Duration::from_millis(1), wire))
+    };
+    check(
+        "HTTP-29",
+        http(),
+        to("/loop"),
+        Verdict::Failure,
+        Some("Get \"/loop\": stopped after 10 redirects"),
+        10,
+    );
+    check(
+        "bad Location",
+        http(),
+        to("http://10.0.0.1:80/%zz"),
+        Verdict::Failure,
+        Some(
+            "Get \"http://10.0.0.1:80/\": failed to parse Location header \"http://10.0.0.1:80/%zz\": parse \"http://10.0.0.1:80/%zz\": invalid URL escape \"%zz\"",
+        ),
+        1,
+    );
+    let other: SocketAddr = "10.0.0.1:81".parse().unwrap();
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), to("http://10.0.0.1:81/x").unwrap());
+    sim.world.listen(other, Behaviour::answer(Duration::ZERO, OK));
+    sim.arm(0, 1, http());
+    sim.run_until(at_ms(2_000));
+    assert_eq!(sim.outcomes()[0].1.result.verdict, Verdict::Success, "HTTP-26 with a healthy end");
+    assert_eq!((sim.world.accepted(addr()), sim.world.accepted(other)), (1, 1));
+    sim.finish();
+}
