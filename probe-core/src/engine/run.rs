@@ -60,7 +60,7 @@ pub struct Run {
     /// Begun in this turn, and not yet counted as such.
     pub(super) is_new: bool,
     deadline: Option<TimerId>,
-    deadline_at: Mono,
+    pub(super) deadline_at: Mono,
     /// [`super::watch::Watch::unwatched`] when the attempt began.
     pub(super) unwatched_before: Duration,
     /// None while the run owes the next step.
@@ -475,8 +475,10 @@ impl Run {
 
     /// Whether the deadline met an answer whose headers were in.
     fn is_in_body(&self) -> bool {
+        if self.is_late() {
+            return self.phases.first_byte.is_some_and(|at| at <= self.deadline_at);
+        }
         self.answer.in_body()
-            || self.phases.first_byte.is_some_and(|at| self.is_late() && at <= self.deadline_at)
     }
 
     pub(super) fn succeed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {

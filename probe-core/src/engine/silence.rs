@@ -34,16 +34,14 @@ impl Run {
         io.watch.unwatched().saturating_sub(self.unwatched_before)
     }
 
-    /// What of that may have kept the target from answering in time.
-    fn excused<R: Ring>(&self, io: &Io<R>) -> Duration {
-        match self.asked {
-            None => self.missed(io),
-            Some(asked) => {
-                let longest = io.watch.longest_since(asked.mark);
-                // Many short ones add up to nothing: the target had all the time between them.
-                if longest * UNWATCHED_PARTS < self.timeout { asked.missed } else { asked.missed + longest }
-            }
-        }
+    /// What of that may have kept the target from answering in time. What was missed after the deadline did not.
+    fn excused<R: Ring>(&self, io: &Io<R>, now: Mono) -> Duration {
+        let overdue = now.since(self.deadline_at);
+        let Some(asked) = self.asked else { return self.missed(io).saturating_sub(overdue) };
+        let since_asked = self.missed(io).saturating_sub(asked.missed).saturating_sub(overdue);
+        let longest = io.watch.longest_since(asked.mark).min(since_asked);
+        // Many short ones add up to nothing: the target had all the time between them.
+        if longest * UNWATCHED_PARTS < self.timeout { asked.missed } else { asked.missed + longest }
     }
 
     /// The attempt ends because nothing came, or the connection broke. That is the target's doing only if the
@@ -56,7 +54,7 @@ impl Run {
         text: String,
         effects: &mut Effects,
     ) {
-        let excused = self.excused(io);
+        let excused = self.excused(io, now);
         if excused * UNWATCHED_PARTS < self.timeout {
             return self.finish(io, now, verdict, text, effects);
         }

@@ -146,3 +146,56 @@ fn a_shard_that_is_often_late_still_finds_what_hangs() {
     check("asked late", Behaviour::Accept { handshake, script: Arc::new([]) }, Verdict::Inconclusive);
     check_interrupted("vanished, TCP", tcp(), Behaviour::BlackHole, Verdict::Failure);
 }
+
+#[test]
+fn an_absence_after_the_deadline_excuses_nobody() {
+    check_away(
+        1_000,
+        5_000,
+        [
+            Case { id: "hung", behaviour: Behaviour::hang(), verdict: Verdict::Failure, took_ms: 5_000 },
+            Case { id: "late", behaviour: after_ms(1_500, OK), verdict: Verdict::Failure, took_ms: 1_500 },
+        ],
+    );
+}
+
+/// Lets time pass until `end`; of each `cycle_ms` the shard runs the first `runs_ms`.
+fn run_throttled(sim: &mut Sim, end: Mono, runs_ms: u64, cycle_ms: u64) {
+    let mut out = Vec::new();
+    while sim.time < end {
+        let wake = sim.shard.turn(Twin::now(sim.time), &mut sim.inputs, &mut out);
+        sim.events.extend(out.drain(..).map(|event| (sim.time, event)));
+        let next = wake.min(sim.shard.ring().next_event()).max(sim.time.after(Duration::from_nanos(1)));
+        let (cycle, within) = (next.as_ns() / (cycle_ms * 1_000_000), next.as_ns() % (cycle_ms * 1_000_000));
+        sim.time = if within < runs_ms * 1_000_000 { next } else { at_ms((cycle + 1) * cycle_ms) };
+    }
+}
+
+#[test]
+fn a_shard_that_is_throttled_for_ever_still_judges() {
+    let slow = || after_ms(700, OK);
+    let cases = [
+        // (runs, of each so many milliseconds, what the target does, verdict of every run)
+        (70, 100, Behaviour::hang(), Verdict::Failure),
+        (31, 47, Behaviour::hang(), Verdict::Failure),
+        (50, 100, Behaviour::hang(), Verdict::Failure),
+        (13, 29, Behaviour::hang(), Verdict::Failure),
+        (70, 100, slow(), Verdict::Success),
+        (13, 29, slow(), Verdict::Success),
+        (100, 1_000, slow(), Verdict::Success),
+        (100, 1_000, Behaviour::hang(), Verdict::Inconclusive),
+    ];
+    for (runs_ms, cycle_ms, behaviour, verdict) in cases {
+        let mut sim = Sim::new(Faults::none(), 1);
+        sim.world.listen(addr(), behaviour.clone());
+        sim.arm(0, 1, http());
+        run_throttled(&mut sim, at_ms(100_000), runs_ms, cycle_ms);
+        let outcomes = sim.outcomes();
+        assert!(outcomes.len() >= 9, "{runs_ms} of {cycle_ms} ms, {behaviour:?}: {outcomes:?}");
+        for (_, outcome) in outcomes {
+            let result = &outcome.result;
+            assert_eq!(result.verdict, verdict, "{runs_ms} of {cycle_ms} ms, {behaviour:?}: {result:?}");
+        }
+        sim.finish();
+    }
+}
