@@ -51,7 +51,7 @@ pub struct Shard<R> {
     lateness_us: Histogram<u64>,
     /// Slots that hold a run.
     running: u32,
-    /// Runs begun in this turn.
+    /// Runs begun, and completions taken behind the first, in this turn.
     handled: u32,
     phase: Phase,
 }
@@ -367,6 +367,11 @@ impl<R: Ring> Shard<R> {
             return now;
         }
         now = self.io.ring.submit(now);
+        // What was handed over has in part ended by now. It is not to wait for the end of a long burst.
+        while let Some(completion) = self.io.ring.next_completion(now) {
+            self.completed(now, completion, out);
+            self.handled += 1;
+        }
         let resolving_max = (self.io.ring.capacity() / 2).max(1);
         while self.io.resolving < resolving_max {
             let Some(job) = self.waiting_names.pop_front() else { break };
