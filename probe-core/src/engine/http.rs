@@ -159,6 +159,7 @@ impl Run {
 
     /// The answer is in: its status decides.
     fn judge<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        self.date_by_data(io, now);
         if self.is_late() {
             let (verdict, text) = self.timeout_outcome();
             return self.fell_silent(io, now, verdict, text, effects);
@@ -175,6 +176,15 @@ impl Run {
                 self.finish(io, now, Verdict::Failure, text, effects);
             }
         }
+    }
+
+    /// An answer that is late by its stamp may be so only by the FIN that the kernel has joined to it since.
+    pub(super) fn date_by_data<R: Ring>(&mut self, io: &Io<R>, now: Mono) {
+        let (true, Some(stamp)) = (self.is_late(), self.received_at) else { return };
+        let Some(data_at) = io.ring.last_data_at(self.slot, now) else { return };
+        let at = stamp.min(data_at.max(self.phases.submitted.unwrap_or(data_at)));
+        self.received_at = Some(at);
+        self.phases.first_byte = self.phases.first_byte.map(|seen| seen.min(at));
     }
 
     /// What has come is no answer.

@@ -34,6 +34,12 @@ impl Mono {
         Mono { ns: self.ns.saturating_add(by_ns) }
     }
 
+    /// This moment earlier by `by`; not before the origin.
+    pub fn before(self, by: Duration) -> Mono {
+        let by_ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        Mono { ns: self.ns.saturating_sub(by_ns) }
+    }
+
     /// How long after `earlier` this is; zero when it is before.
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.ns.saturating_sub(earlier.ns))

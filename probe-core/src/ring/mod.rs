@@ -118,6 +118,11 @@ pub trait Ring {
     /// Local address of the slot's current socket, for error texts. A Unix socket has none.
     fn local_addr(&self, slot: Slot) -> Option<SocketAddr>;
 
+    /// The earliest that the last bytes on the slot's connection can have come, if its peer has closed since: the kernel
+    /// may have joined its FIN to them, and dates both with the FIN then. None where the peer has not closed, and for a
+    /// Unix socket. A system call; `now` as in [`Ring::submit`].
+    fn last_data_at(&self, slot: Slot, now: Mono) -> Option<Mono>;
+
     /// Completions whose slot has moved on. Always zero unless the rules of the module are broken.
     fn stale_completions(&self) -> u64;
 }

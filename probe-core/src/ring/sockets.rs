@@ -1,6 +1,6 @@
 //! The kept sockets of one slot: made on first use, reused for every later connection.
 
-#![expect(unsafe_code, reason = "TCP_DEFER_ACCEPT and SO_TIMESTAMPNS have no safe wrapper")]
+#![expect(unsafe_code, reason = "TCP_DEFER_ACCEPT, SO_TIMESTAMPNS and TCP_INFO have no safe wrapper")]
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt,
 };
+use rustix::time::{ClockId, clock_getres};
 
 use super::{Errno, Opening, Peer};
 
@@ -103,6 +104,36 @@ pub fn set_flag(socket: &OwnedFd, level: libc::c_int, option: libc::c_int) -> Re
         return Ok(());
     }
     Err(std::io::Error::last_os_error().raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error))
+}
+
+/// The longest ago that the last byte can have come on a TCP connection whose peer has closed; None where it has not, or
+/// the kernel does not tell. It keeps that time in its own ticks, apart from the time stamp, which a FIN takes along
+/// (net/ipv4/tcp_input.c, tcp_event_data_recv and tcp_try_coalesce).
+pub fn last_data_age(socket: &OwnedFd) -> Option<Duration> {
+    /// `struct tcp_info` (linux/tcp.h) up to `tcpi_last_data_recv`, in milliseconds; the first byte is the state.
+    const LAST_DATA_RECV: std::ops::Range<usize> = 52..56;
+    const CLOSE: u8 = 7;
+    const CLOSE_WAIT: u8 = 8;
+    let mut info = [0_u8; LAST_DATA_RECV.end];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: needed because rustix has no wrapper for this option; the descriptor is open, and pointer and length
+    // describe a local buffer that outlives the call. The kernel writes no more than `len` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 || (len as usize) < LAST_DATA_RECV.end || !matches!(info[0], CLOSE | CLOSE_WAIT) {
+        return None;
+    }
+    let age_ms = u32::from_ne_bytes(info[LAST_DATA_RECV].try_into().ok()?);
+    // Both ends of the span are rounded to a tick.
+    let tick = Duration::try_from(clock_getres(ClockId::MonotonicCoarse)).ok()?;
+    Some(Duration::from_millis(age_ms.into()) + tick)
 }
 
 #[cfg(test)]

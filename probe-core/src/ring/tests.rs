@@ -1,6 +1,6 @@
 //! What every ring of the kernel's keeps, on real sockets.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -193,4 +193,36 @@ fn check_full_backlog(ring: &mut impl Driver) {
 fn both_rings_sleep_while_a_unix_backlog_is_full() {
     check_full_backlog(&mut uring());
     check_full_backlog(&mut epoll());
+}
+
+/// An answer, and the server's FIN a while later, both before anybody looks: the kernel may date the answer with the FIN,
+/// but knows better.
+fn check_fin_behind_an_answer(ring: &mut impl Driver) {
+    /// What passes between the two: many ticks of any kernel.
+    const LATER: Duration = Duration::from_millis(200);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let slot = ring.acquire().unwrap();
+    push(ring, slot, exchange(listener.local_addr().unwrap()));
+    completions(ring, 2);
+    let (mut server, _) = listener.accept().unwrap();
+    server.read_exact(&mut [0; 4]).unwrap();
+    let began = clock::mono();
+    server.write_all(b"pong").unwrap();
+    assert_eq!(ring.last_data_at(slot, Mono::ZERO), None, "it has not closed");
+    std::thread::sleep(LATER);
+    server.shutdown(std::net::Shutdown::Write).unwrap();
+    let closed = clock::mono();
+    assert_eq!(completions(ring, 1), [(OpKind::Recv, Ok(4))]);
+    let data_at = ring.last_data_at(slot, Mono::ZERO).unwrap();
+    assert!(data_at.after(LATER / 2) < closed, "{data_at:?}, closed at {closed:?}");
+    // A tick has ten milliseconds at most, and two are in doubt.
+    assert!(data_at.after(LATER / 2) > began, "{data_at:?}, begun at {began:?}");
+    disconnect(ring, slot);
+    ring.release(slot);
+}
+
+#[test]
+fn both_rings_know_when_data_came_behind_which_the_peer_has_closed() {
+    check_fin_behind_an_answer(&mut Uring::new(UringOptions::best(SLOTS), clock::now).unwrap());
+    check_fin_behind_an_answer(&mut Epoll::new(SLOTS, clock::now).unwrap());
 }

@@ -484,6 +484,13 @@ impl Ring for Uring {
         SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
     }
 
+    fn last_data_at(&self, slot: Slot, _now: Mono) -> Option<Mono> {
+        let held = &self.memory.held[slot.at()];
+        let kind = held.current.filter(|kind| *kind != SocketKind::Unix)?;
+        let age = sockets::last_data_age(held.sockets[kind.at()].as_ref()?)?;
+        Some((self.clock)().mono.before(age))
+    }
+
     fn stale_completions(&self) -> u64 {
         self.slots.stale()
     }

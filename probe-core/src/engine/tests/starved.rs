@@ -199,3 +199,27 @@ fn a_shard_that_is_throttled_for_ever_still_judges() {
         sim.finish();
     }
 }
+
+#[test]
+fn a_fin_that_is_joined_to_an_answer_does_not_date_it() {
+    // (answer and FIN after so many milliseconds, verdict): the shard is away when the deadline passes.
+    let cases =
+        [(980, 1_030, Verdict::Success), (1_005, 1_030, Verdict::Failure), (980, 980, Verdict::Success)];
+    for (answer_ms, fin_ms, verdict) in cases {
+        let mut sim = Sim::new(Faults { reads_late: 1_000, ..Faults::none() }, 1);
+        let after = Duration::from_millis;
+        let script = [(after(answer_ms), Piece::Data(OK.into())), (after(fin_ms), Piece::Fin)];
+        sim.world.listen(addr(), Behaviour::script(script));
+        let start = sim.time.after(after(1));
+        sim.run_until(start);
+        sim.arm(0, 1, http());
+        sim.run_until(start.after(after(960)));
+        sim.time = start.after(after(1_050));
+        sim.run_until(start.after(after(8_000)));
+        let result = &sim.outcomes()[0].1.result;
+        assert_eq!(result.verdict, verdict, "{answer_ms}, {fin_ms} ms: {result:?}");
+        let took = result.phases.done.since(result.phases.submitted.unwrap());
+        assert_eq!(took.as_millis() as u64, answer_ms, "{result:?}");
+        sim.finish();
+    }
+}

@@ -291,6 +291,11 @@ impl Ring for Epoll {
         self.work.slots[slot.at()].local_addr()
     }
 
+    fn last_data_at(&self, slot: Slot, _now: Mono) -> Option<Mono> {
+        let age = self.work.slots[slot.at()].last_data_age()?;
+        Some((self.clock)().mono.before(age))
+    }
+
     fn stale_completions(&self) -> u64 {
         self.work.table.stale()
     }

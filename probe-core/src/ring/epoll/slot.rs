@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::net::{SendFlags, Shutdown, SocketAddrAny};
@@ -328,6 +329,12 @@ impl SlotState {
     pub fn local_addr(&self) -> Option<SocketAddr> {
         let connection = self.connection.as_ref()?;
         SocketAddr::try_from(rustix::net::getsockname(connection.socket.fd()).ok()?).ok()
+    }
+
+    /// See [`sockets::last_data_age`].
+    pub fn last_data_age(&self) -> Option<Duration> {
+        let connection = self.connection.as_ref().filter(|connection| connection.kind != SocketKind::Unix)?;
+        sockets::last_data_age(connection.socket.fd())
     }
 
     pub fn release(&mut self, slot: Slot) {

@@ -18,12 +18,29 @@ pub struct Connection {
     /// The next piece of the script, and how much of it has been read.
     place: usize,
     place_read: usize,
+    /// When the latest bytes came that were read.
+    data_at: Option<Mono>,
+}
+
+/// What a receive brings.
+pub struct Read {
+    pub data: Vec<u8>,
+    /// When the last of it came; a FIN that it found behind the data counts.
+    pub stamp: Mono,
 }
 
 impl Connection {
     pub fn new(to: Peer, world: &World) -> Connection {
         let behaviour = world.behaviour(&to);
-        Connection { to, behaviour, established_at: None, request_at: None, place: 0, place_read: 0 }
+        Connection {
+            to,
+            behaviour,
+            established_at: None,
+            request_at: None,
+            place: 0,
+            place_read: 0,
+            data_at: None,
+        }
     }
 
     /// When the connect pushed at `since` ends; None: never.
@@ -88,30 +105,48 @@ impl Connection {
     }
 
     /// Reads at `at` what has come, at most `room` bytes; no bytes are the end of the stream.
-    pub fn read(&mut self, world: &World, room: usize, at: Mono) -> Result<Vec<u8>, Errno> {
-        let mut data = Vec::new();
-        while let Some(step) = self.next_step().filter(|step| self.step_at(step).is_some_and(|t| t <= at)) {
-            match step.piece.clone() {
+    pub fn read(&mut self, world: &World, room: usize, at: Mono) -> Result<Read, Errno> {
+        let (mut data, mut stamp) = (Vec::new(), at);
+        while let Some((came_at, piece)) = self.come_by(at) {
+            match piece {
                 Piece::Data(bytes) => {
                     let rest = &bytes[self.place_read..];
                     let count = rest.len().min(room - data.len());
+                    if count > 0 {
+                        (stamp, self.data_at) = (came_at, Some(came_at));
+                    }
                     data.extend_from_slice(&rest[..count]);
                     if count < rest.len() {
                         self.place_read += count;
-                        return Ok(data);
+                        return Ok(Read { data, stamp });
                     }
                     self.place += 1;
                     self.place_read = 0;
                 }
                 Piece::Again => break,
-                Piece::Fin if data.is_empty() => return Ok(data),
                 Piece::Reset if data.is_empty() => return Err(Errno::CONNRESET),
-                Piece::Fin | Piece::Reset => return Ok(data),
+                Piece::Fin => return Ok(Read { data, stamp: came_at }),
+                Piece::Reset => return Ok(Read { data, stamp }),
             }
         }
         let established_at = self.established_at.unwrap_or(Mono::MAX);
         let is_killed = world.killed_after(&self.to, established_at).is_some_and(|killed_at| killed_at <= at);
-        if data.is_empty() && is_killed { Err(Errno::CONNRESET) } else { Ok(data) }
+        if data.is_empty() && is_killed { Err(Errno::CONNRESET) } else { Ok(Read { data, stamp }) }
+    }
+
+    /// When the last bytes had come by `now`, if the peer had closed by then.
+    pub fn last_data_at(&self, now: Mono) -> Option<Mono> {
+        let Some(Behaviour::Accept { script, .. }) = &self.behaviour else { return None };
+        let mut data_at = self.data_at;
+        for step in &script[self.place..] {
+            let came_at = self.step_at(step).filter(|at| *at <= now)?;
+            match step.piece {
+                Piece::Data(_) => data_at = Some(came_at),
+                Piece::Fin => return data_at,
+                Piece::Reset | Piece::Again => return None,
+            }
+        }
+        None
     }
 
     /// Our half ends at `at`: what a script does after a whole request it does after that.
@@ -133,6 +168,13 @@ impl Connection {
             return None;
         }
         Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 255, 0, 1)), 32_768 + (slot % 28_000) as u16))
+    }
+
+    /// The next piece of the script and when it came, if that was by `at`.
+    fn come_by(&self, at: Mono) -> Option<(Mono, Piece)> {
+        let step = self.next_step()?;
+        let came_at = self.step_at(step).filter(|came_at| *came_at <= at)?;
+        Some((came_at, step.piece.clone()))
     }
 
     fn next_step(&self) -> Option<&Step> {

@@ -60,6 +60,10 @@ pub struct Faults {
     pub disconnect_fails: u16,
     /// The submission queue has no room.
     pub full_queue: u16,
+    /// A receive takes what has come only when the owner looks; a FIN that has come by then is joined to it.
+    pub reads_late: u16,
+    /// A send or a disconnect ends while it is handed over.
+    pub at_once: u16,
 }
 
 impl Faults {
@@ -74,6 +78,8 @@ impl Faults {
             short_send: 0,
             disconnect_fails: 0,
             full_queue: 0,
+            reads_late: 0,
+            at_once: 0,
         }
     }
 
@@ -88,6 +94,8 @@ impl Faults {
             short_send: 100,
             disconnect_fails: 20,
             full_queue: 50,
+            reads_late: 300,
+            at_once: 300,
         }
     }
 }

@@ -121,7 +121,8 @@ impl Twin {
     pub fn next_event(&self) -> Mono {
         let visible = self.visible.iter().map(|ended| ended.visible_at);
         let pending = (0..self.slots.len()).filter_map(|index| self.next_end(index).map(|(at, _)| at));
-        visible.chain(pending).min().unwrap_or(Mono::MAX)
+        let ready = (!self.ready.is_empty()).then_some(self.now);
+        visible.chain(pending).chain(ready).min().unwrap_or(Mono::MAX)
     }
 
     /// Operations that were lost so far: each may make a healthy target look hung.
@@ -137,6 +138,16 @@ impl Twin {
     /// Slots with something in flight, for checks at the end of a simulation.
     pub fn in_flight_total(&self) -> u32 {
         self.table.in_flight_total()
+    }
+
+    /// Ends what the kernel does while it takes an operation over, if that is in flight on the slot.
+    fn end_at_once(&mut self, index: usize, now: Mono) {
+        let is_short = |op: &Pending| {
+            matches!(op.kind, OpKind::Send | OpKind::Disconnect) && matches!(op.run, Run::Since(_))
+        };
+        if let Some(place) = self.slots[index].ops.iter().position(is_short) {
+            self.end_op(index, place, now);
+        }
     }
 
     /// When the first operation of a slot ends by itself, and its place among the slot's operations.
@@ -165,7 +176,9 @@ impl Twin {
         assert!(now >= self.now, "time goes back from {:?} to {now:?}", self.now);
         for index in 0..self.slots.len() {
             while let Some((at, place)) = self.next_end(index).filter(|(at, _)| *at <= now) {
-                self.end_op(index, place, at);
+                let is_recv = self.slots[index].ops[place].kind == OpKind::Recv;
+                let is_late = is_recv && at < now && self.rng.chance(self.faults.reads_late);
+                self.end_op(index, place, if is_late { now } else { at });
             }
         }
         self.now = now;
@@ -175,7 +188,7 @@ impl Twin {
     fn end_op(&mut self, index: usize, place: usize, at: Mono) {
         let op = self.slots[index].ops.remove(place);
         let slot = &mut self.slots[index];
-        let mut bytes = Vec::new();
+        let (mut bytes, mut stamp) = (Vec::new(), at);
         let result = match op.kind {
             OpKind::Connect => {
                 slot.connection.as_mut().map_or(Err(Errno::INVAL), |c| c.connect(&self.world, at))
@@ -193,9 +206,10 @@ impl Twin {
                 let room = SLOT_BUFFER_BYTES - slot.answer.len();
                 let read =
                     slot.connection.as_mut().map_or(Err(Errno::NOTCONN), |c| c.read(&self.world, room, at));
-                read.map(|data| {
-                    let count = data.len() as u32;
-                    bytes = if op.is_unwanted { Vec::new() } else { data };
+                read.map(|read| {
+                    let count = read.data.len() as u32;
+                    bytes = if op.is_unwanted { Vec::new() } else { read.data };
+                    stamp = read.stamp;
                     count
                 })
             }
@@ -209,7 +223,7 @@ impl Twin {
             }
             OpKind::Cancel => return self.end_cancel(index, at),
         };
-        self.publish(index, op.kind, result, bytes, at);
+        self.publish_stamped(index, op.kind, result, (bytes, stamp), at);
         match (op.kind, result) {
             (OpKind::Connect, Err(_)) => self.fail_links(index, at),
             (OpKind::Connect | OpKind::Send | OpKind::Recv, _) => self.start_next(index, at),
@@ -259,6 +273,17 @@ impl Twin {
     }
 
     fn publish(&mut self, index: usize, kind: OpKind, result: Result<u32, Errno>, bytes: Vec<u8>, at: Mono) {
+        self.publish_stamped(index, kind, result, (bytes, at), at);
+    }
+
+    fn publish_stamped(
+        &mut self,
+        index: usize,
+        kind: OpKind,
+        result: Result<u32, Errno>,
+        (bytes, stamp): (Vec<u8>, Mono),
+        at: Mono,
+    ) {
         let late = if self.rng.chance(self.faults.late) {
             self.rng.duration_up_to(self.faults.late_max)
         } else {
@@ -268,7 +293,7 @@ impl Twin {
         slot.visible_from = slot.visible_from.max(at.after(late));
         let visible_at = slot.visible_from;
         let slot = self.table.current(index as u32);
-        let received_at = (kind == OpKind::Recv && !bytes.is_empty()).then(|| wall(at));
+        let received_at = (kind == OpKind::Recv && !bytes.is_empty()).then(|| wall(stamp));
         let completion = Completion { slot, kind, result, received_at };
         self.visible.push(Ended { visible_at, completion, bytes });
     }
@@ -364,6 +389,17 @@ impl Ring for Twin {
     }
 
     fn submit(&mut self, now: Mono) -> Mono {
+        assert!(
+            self.ready.is_empty(),
+            "completions are left while more is handed over: they will be dated late"
+        );
+        self.advance(now);
+        for index in 0..self.slots.len() {
+            if self.rng.chance(self.faults.at_once) {
+                self.end_at_once(index, now);
+            }
+        }
+        self.collect(now);
         now
     }
 
@@ -415,6 +451,11 @@ impl Ring for Twin {
 
     fn local_addr(&self, slot: Slot) -> Option<SocketAddr> {
         self.slots[slot.at()].connection.as_ref()?.local_addr(slot.index)
+    }
+
+    fn last_data_at(&self, slot: Slot, now: Mono) -> Option<Mono> {
+        let connection = self.slots[slot.at()].connection.as_ref()?;
+        connection.last_data_at(now).filter(|_| !connection.is_unix())
     }
 
     fn stale_completions(&self) -> u64 {
