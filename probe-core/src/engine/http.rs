@@ -1,7 +1,7 @@
 //! The HTTP part of a run: reading the answer, its verdict, and redirects (kubelet-semantics 4.3, 4.4).
 
 use super::io::Io;
-use super::run::{Effects, Run, Then, Winding};
+use super::run::{Effects, Run, Winding};
 use super::text;
 use crate::decide::target::{Follow, follow};
 use crate::model::limits::{HTTP_REQUESTS_MAX, SLOT_BUFFER_BYTES};
@@ -144,8 +144,8 @@ impl Run {
                 true
             }
             Follow::Next(next) => {
-                self.hop = Some(next);
-                self.then = Then::NextHop;
+                self.date_by_data(io, now);
+                self.go_on(io, now, next);
                 self.end_in_order(io, now, effects);
                 true
             }

@@ -61,6 +61,9 @@ pub struct Run {
     pub(super) is_new: bool,
     deadline: Option<TimerId>,
     pub(super) deadline_at: Mono,
+    /// When a redirect had come: from then to the next hop the timeout stands still, since ending a connection in order is
+    /// our own affair.
+    paused_at: Option<Mono>,
     /// [`super::watch::Watch::unwatched`] when the attempt began.
     pub(super) unwatched_before: Duration,
     /// None while the run owes the next step.
@@ -164,6 +167,7 @@ impl Run {
             is_new: true,
             deadline: None,
             deadline_at: Mono::MAX,
+            paused_at: None,
             unwatched_before: Duration::ZERO,
             asked: None,
             received_at: None,
@@ -230,6 +234,7 @@ impl Run {
         self.phases = Phases { due: self.phases.due, ..Phases::default() };
         self.received_at = None;
         self.unwatched_before = io.watch.unwatched();
+        self.paused_at = None;
         self.deadline_at = now.after(self.timeout);
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
     }
@@ -433,6 +438,23 @@ impl Run {
         }
     }
 
+    /// This connection ends, and the run goes on elsewhere.
+    pub(super) fn go_on<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, hop: Box<HttpTarget>) {
+        self.hop = Some(hop);
+        self.then = Then::NextHop;
+        self.paused_at = Some(self.received_at.unwrap_or(now));
+        if let Some(id) = self.deadline.take() {
+            io.wheel.cancel(id);
+        }
+    }
+
+    fn resume<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
+        let Some(paused_at) = self.paused_at.take() else { return };
+        let by = now.since(paused_at);
+        self.deadline_at = self.deadline_at.after(by);
+        self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
+    }
+
     /// The answer is complete, but the kernel received the end of it after the deadline.
     pub(super) fn is_late(&self) -> bool {
         self.received_at.is_some_and(|at| at > self.deadline_at)
@@ -531,7 +553,10 @@ impl Run {
         }
         match self.then {
             Then::Free => effects.is_free = true,
-            Then::NextHop => self.connect(io, now, effects),
+            Then::NextHop => {
+                self.resume(io, now);
+                self.connect(io, now, effects);
+            }
             Then::NextAttempt => self.start_attempt(io, now, effects),
             Then::Reconnect => {
                 self.requests = 0;

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::io::Io;
-use super::run::{Effects, Run, Then};
+use super::run::{Effects, Run};
 use crate::decide::target;
 use crate::model::probe::Verdict;
 use crate::model::time::Mono;
@@ -95,8 +95,7 @@ impl Run {
         }
         let plain = self.request().filter(|_| *error == TlsError::PlainHttp).and_then(target::without_tls);
         if let Some(plain) = plain {
-            self.hop = Some(plain);
-            self.then = Then::NextHop;
+            self.go_on(io, now, plain);
             return self.part(io, now, effects);
         }
         let text = error.to_string();

@@ -36,3 +36,20 @@ fn redirects() {
     assert_eq!((sim.world.accepted(addr()), sim.world.accepted(other)), (1, 1));
     sim.finish();
 }
+
+#[test]
+fn the_end_of_a_redirects_connection_takes_nothing_of_the_timeout() {
+    let other = SocketAddr::new(addr().ip(), 81);
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1:81/x\r\nContent-Length: 0\r\n\r\n";
+    // (the second answer comes after so many milliseconds, verdict): the first one takes 990 of the 1,000.
+    for (second_ms, verdict) in [(8, Verdict::Success), (12, Verdict::Failure)] {
+        let mut sim = Sim::new(Faults::none(), 1);
+        // It does not close, so the wait for its FIN takes five milliseconds.
+        sim.world.listen(addr(), Behaviour::partial(Duration::from_millis(990), redirect));
+        sim.world.listen(other, Behaviour::answer(Duration::from_millis(second_ms), OK));
+        sim.arm(0, 1, http());
+        sim.run_until(at_ms(3_000));
+        assert_eq!(sim.outcomes()[0].1.result.verdict, verdict, "{second_ms} ms: {:?}", sim.outcomes());
+        sim.finish();
+    }
+}
