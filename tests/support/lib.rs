@@ -25,6 +25,7 @@ pub mod procs;
 mod seccomp;
 pub mod server;
 mod watch;
+pub mod watched;
 mod world;
 
 pub use agent::Agent;

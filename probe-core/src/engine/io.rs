@@ -20,6 +20,11 @@ pub enum Timer {
     Closing(Slot),
 }
 
+/// Timers of one run at a time: its deadline, and the end of a wait.
+pub const TIMERS_PER_SLOT: usize = 2;
+/// Operations of one slot that may wait for room at a time: one that goes on, and a receive or a cancel.
+const OPS_PER_SLOT: usize = 2;
+
 pub struct Io<R> {
     pub ring: R,
     pub wheel: Wheel<Timer>,
@@ -60,15 +65,18 @@ fn is_shortage(errno: Errno) -> bool {
 
 impl<R: Ring> Io<R> {
     pub fn new(ring: R) -> Io<R> {
+        let slots = ring.capacity() as usize;
+        let mut wheel = Wheel::new();
+        wheel.reserve(slots * TIMERS_PER_SLOT);
         Io {
             ring,
-            wheel: Wheel::new(),
+            wheel,
             counters: Counters::default(),
             watch: Watch::default(),
             resolving: 0,
             kept: 0,
             idle: 0,
-            backlog: VecDeque::new(),
+            backlog: VecDeque::with_capacity(slots * OPS_PER_SLOT),
         }
     }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::io::{Io, Timer};
+use super::io::{Io, TIMERS_PER_SLOT, Timer};
 use super::keep::Again;
 use super::onces::{Once, Onces};
 use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, LATE_START, Stats};
-use super::targets::{Job, State, Targets};
+use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
 use crate::model::limits::{UNWATCHED_MIN, WATCH_EVERY};
 use crate::model::probe::{Arm, Host, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
@@ -66,6 +66,7 @@ impl<R: Ring> Shard<R> {
     /// A shard without probes on `ring`; as many runs are in flight at once as it has slots.
     pub fn new(ring: R) -> Shard<R> {
         let slots = ring.capacity() as usize;
+        let fired = Vec::with_capacity(slots * TIMERS_PER_SLOT);
         Shard {
             io: Io::new(ring),
             targets: Targets::default(),
@@ -73,7 +74,7 @@ impl<R: Ring> Shard<R> {
             runs: std::iter::repeat_with(|| None).take(slots).collect(),
             waiting: VecDeque::new(),
             waiting_names: VecDeque::new(),
-            fired: Vec::new(),
+            fired,
             started: Vec::with_capacity(slots),
             settled: Vec::with_capacity(SETTLED_MIN.max(2 * slots)),
             lateness_us: stats::lateness_histogram(),
@@ -90,6 +91,7 @@ impl<R: Ring> Shard<R> {
         if let Some(overdue) = self.io.watch.begin_turn(now) {
             self.miss(overdue);
         }
+        self.io.counters.turns += 1;
         let now = now.mono;
         let (began, mut work) = (now, 0);
         while let Some(completion) = self.io.ring.next_completion(now) {
@@ -161,17 +163,24 @@ impl<R: Ring> Shard<R> {
 
     /// What the shard has counted so far. Copies a histogram of some kilobytes.
     pub fn stats(&self) -> Stats {
-        let counters =
-            Counters { stale_completions: self.io.ring.stale_completions(), ..self.io.counters.clone() };
-        Stats {
-            counters,
-            lateness_us: self.lateness_us.clone(),
-            armed: self.targets.len(),
-            in_flight: (self.running - self.io.idle) as usize,
-            kept: self.io.kept as usize,
-            waiting: self.waiting.len() + self.waiting_names.len(),
-            timers: self.io.wheel.len(),
-        }
+        let mut stats = Stats::new();
+        self.tell(&mut stats);
+        stats
+    }
+
+    /// Writes [`Shard::stats`] over earlier ones, which takes no memory.
+    pub fn tell(&self, stats: &mut Stats) {
+        stats.counters = Counters {
+            enters: self.io.ring.enters(),
+            stale_completions: self.io.ring.stale_completions(),
+            ..self.io.counters.clone()
+        };
+        stats.set_lateness(&self.lateness_us);
+        stats.armed = self.targets.len();
+        stats.in_flight = (self.running - self.io.idle) as usize;
+        stats.kept = self.io.kept as usize;
+        stats.waiting = self.waiting.len() + self.waiting_names.len();
+        stats.timers = self.io.wheel.len();
     }
 
     /// What was counted so far, without the ring's own figures.
@@ -237,8 +246,19 @@ impl<R: Ring> Shard<R> {
     fn arm(&mut self, now: Mono, arm: Arm, out: &mut Vec<ProbeEvent>) {
         let (key, first_due) = (arm.probe, arm.first_due);
         self.set_held(now, key, out);
+        self.make_room(has_name(&arm.target));
         let entry = self.targets.arm(arm);
         entry.state = State::Waiting(self.io.wheel.insert(first_due, Timer::Due(key)));
+    }
+
+    /// Takes the memory that all probes and one more may need at a time, so that their runs take none.
+    fn make_room(&mut self, is_name: bool) {
+        let armed = self.targets.len() + 1;
+        let timers = armed + self.runs.len() * TIMERS_PER_SLOT;
+        self.io.wheel.reserve(timers);
+        targets::grow(&mut self.fired, timers);
+        let queue = if is_name { &mut self.waiting_names } else { &mut self.waiting };
+        targets::grow_queue(queue, armed);
     }
 
     fn drop_probe(&mut self, now: Mono, key: ProbeKey, out: &mut Vec<ProbeEvent>) {

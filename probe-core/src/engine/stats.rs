@@ -22,6 +22,9 @@ pub struct Counters {
     pub errored: u64,
     /// Runs that nobody could judge, since the shard did not run meanwhile.
     pub inconclusive: u64,
+    /// Turns, and calls of io_uring_enter that they made: some for each turn, however many runs share it.
+    pub turns: u64,
+    pub enters: u64,
     /// Turns that came late by more than [`UNWATCHED_MIN`](crate::model::limits::UNWATCHED_MIN), and their sum
     /// in microseconds.
     pub missed_turns: u64,
@@ -60,6 +63,26 @@ pub struct Stats {
     pub waiting: usize,
     /// Timers pending.
     pub timers: usize,
+}
+
+impl Stats {
+    pub(super) fn new() -> Stats {
+        Stats {
+            counters: Counters::default(),
+            lateness_us: lateness_histogram(),
+            armed: 0,
+            in_flight: 0,
+            kept: 0,
+            waiting: 0,
+            timers: 0,
+        }
+    }
+
+    /// Copies a histogram of the same bounds.
+    pub(super) fn set_lateness(&mut self, lateness_us: &Histogram<u64>) {
+        self.lateness_us.reset();
+        self.lateness_us.add(lateness_us).expect("both have the bounds of `lateness_histogram`");
+    }
 }
 
 impl Counters {

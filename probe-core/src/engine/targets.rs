@@ -1,5 +1,6 @@
 //! The probes of a shard and their tickers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,9 +125,16 @@ impl Targets {
 }
 
 /// Makes room for `len` entries and an eighth more: doubling would hold twice the memory that is in use.
-fn grow<T>(table: &mut Vec<T>, len: usize) {
+pub fn grow<T>(table: &mut Vec<T>, len: usize) {
     if table.capacity() < len {
         table.reserve_exact(len + len / 8 - table.len());
+    }
+}
+
+/// The same for a queue.
+pub fn grow_queue<T>(queue: &mut VecDeque<T>, len: usize) {
+    if queue.capacity() < len {
+        queue.reserve_exact(len + len / 8 - queue.len());
     }
 }
 

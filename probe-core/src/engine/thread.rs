@@ -171,7 +171,8 @@ where
     D: FnMut(&mut Vec<ProbeEvent>),
 {
     let waker = shard.ring().waker();
-    let (mut inputs, mut out) = (Vec::new(), Vec::new());
+    // A turn ends as many runs as there are slots.
+    let (mut inputs, mut out) = (Vec::new(), Vec::with_capacity(shard.ring().capacity() as usize));
     let (mut published_at, mut published_runs) = (Mono::ZERO, 0);
     let mut missed = Missed::default();
     let mut suspension = Suspension::new((work.clocks.boot_ns)(), (work.clocks.now)().mono);
@@ -197,15 +198,20 @@ where
             wake = wake.min(now.mono.after(DELIVER_AGAIN));
         }
         if is_stopping && shard.is_idle() {
-            publish(&shard, &work.stats);
+            shard.tell(&mut work.stats.lock().unwrap_or_else(PoisonError::into_inner));
             return Ok(());
         }
         if shard.runs() != published_runs {
             if now.mono.since(published_at) >= STATS_EVERY {
-                (published_at, published_runs) = (now.mono, shard.runs());
-                publish(&shard, &work.stats);
+                published_at = now.mono;
+                // Whoever reads them at this moment is not waited for: they are published a second later.
+                if let Ok(mut stats) = work.stats.try_lock() {
+                    shard.tell(&mut stats);
+                    published_runs = shard.runs();
+                }
                 missed.tell(shard.counters());
-            } else {
+            }
+            if shard.runs() != published_runs {
                 wake = wake.min(published_at.after(STATS_EVERY));
             }
         }
@@ -279,8 +285,4 @@ impl Suspension {
         self.slept_ns = slept_ns;
         Some(more)
     }
-}
-
-fn publish<R: Driver>(shard: &Shard<R>, stats: &Mutex<Stats>) {
-    *stats.lock().unwrap_or_else(PoisonError::into_inner) = shard.stats();
 }

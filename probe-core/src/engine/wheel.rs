@@ -5,6 +5,7 @@
 //! from the wheel's, and moves down as that moment comes near. Timers fire when their deadline has passed,
 //! to the nanosecond; only the wake-up is rounded up to ticks, so that many share one.
 
+use super::targets::grow;
 use crate::model::time::Mono;
 
 const LEVELS: usize = 6;
@@ -64,6 +65,11 @@ impl<T> Wheel<T> {
             occupied: [0; LEVELS],
             len: 0,
         }
+    }
+
+    /// Takes the memory for so many timers, so that setting one of them takes none.
+    pub fn reserve(&mut self, timers: usize) {
+        grow(&mut self.nodes, timers);
     }
 
     /// Timers pending.

@@ -123,6 +123,9 @@ pub trait Ring {
     /// Unix socket. A system call; `now` as in [`Ring::submit`].
     fn last_data_at(&self, slot: Slot, now: Mono) -> Option<Mono>;
 
+    /// Calls of io_uring_enter so far; 0 for a ring that makes others.
+    fn enters(&self) -> u64;
+
     /// Completions whose slot has moved on. Always zero unless the rules of the module are broken.
     fn stale_completions(&self) -> u64;
 }

@@ -80,6 +80,8 @@ pub struct Uring {
     clock: fn() -> Now,
     /// Whether the kernel itself can wait for a quiet time first (IORING_FEAT_MIN_TIMEOUT, 6.12).
     has_min_wait: bool,
+    /// Calls of io_uring_enter so far.
+    enters: u64,
     /// Keeps time stamping on for the life of the ring.
     _stamping: OwnedFd,
 }
@@ -150,6 +152,7 @@ impl Uring {
             wake_read: WakeRead::Idle,
             clock,
             has_min_wait,
+            enters: 0,
             _stamping: stamping,
         })
     }
@@ -205,6 +208,7 @@ impl Uring {
         if !quiet.is_zero() {
             args = args.min_wait_usec(quiet.as_micros().max(1) as u32);
         }
+        self.enters += 1;
         check_entered(self.ring.submitter().submit_with_args(wanted, &args))
     }
 
@@ -399,6 +403,7 @@ impl Ring for Uring {
     fn submit(&mut self, _now: Mono) -> Mono {
         // What the kernel does not take now (a full completion queue, a signal) goes with the next wait, which also
         // tells of a broken ring.
+        self.enters += 1;
         let _ = self.ring.submitter().submit();
         (self.clock)().mono
     }
@@ -410,6 +415,7 @@ impl Ring for Uring {
         // SAFETY: needed because the crate asks for completions only together with a wait for some, which sets a
         // timer. Nothing is submitted and no argument is passed, so the kernel reads and writes the rings alone.
         let entered = unsafe { self.ring.submitter().enter::<()>(0, 0, ENTER_GETEVENTS, None) };
+        self.enters += 1;
         // A broken ring is told of by the next wait.
         entered.ok().map(|_| (self.clock)().mono)
     }
@@ -489,6 +495,10 @@ impl Ring for Uring {
         let kind = held.current.filter(|kind| *kind != SocketKind::Unix)?;
         let age = sockets::last_data_age(held.sockets[kind.at()].as_ref()?)?;
         Some((self.clock)().mono.before(age))
+    }
+
+    fn enters(&self) -> u64 {
+        self.enters
     }
 
     fn stale_completions(&self) -> u64 {

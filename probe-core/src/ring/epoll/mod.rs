@@ -296,6 +296,10 @@ impl Ring for Epoll {
         Some((self.clock)().mono.before(age))
     }
 
+    fn enters(&self) -> u64 {
+        0
+    }
+
     fn stale_completions(&self) -> u64 {
         self.work.table.stale()
     }
