@@ -19,6 +19,20 @@ pub fn busybox() -> PathBuf {
     fixture("bin/busybox")
 }
 
+/// Go's own HTTP server with a voice: tests/servers/go.
+pub fn go_server() -> PathBuf {
+    fixture("bin/go-server")
+}
+
+/// The nginx of the system.
+pub fn nginx() -> PathBuf {
+    // Debian has it where only root's PATH looks.
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&places).chain([PathBuf::from("/usr/sbin")]);
+    let found = places.map(|place| place.join("nginx")).find(|nginx| nginx.is_file());
+    found.unwrap_or_else(|| panic!("{}", missing("nginx")))
+}
+
 /// Checks that `node` is on PATH and new enough.
 pub fn require_node() {
     let version = Command::new("node").arg("--version").output().ok();
