@@ -28,8 +28,7 @@ impl Delegated {
     pub fn to(uid: u32) -> Delegated {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("defib-test-{}-{}", id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let v2 = V2_MOUNTS.iter().map(Path::new).find(|mount| mount.join("cgroup.procs").exists());
-        let v2 = v2.expect("a cgroup v2 tree");
+        let v2 = v2_mount();
         // On a pure v2 host the controllers of the root are passed on to its children.
         let v1 = V1_MOUNTS.iter().map(Path::new).filter(|mount| mount.join("tasks").exists());
         let mut delegated = Delegated { uid, dirs: Vec::new() };
@@ -83,6 +82,12 @@ impl Drop for Delegated {
             }
         }
     }
+}
+
+/// The root of the v2 tree.
+pub(crate) fn v2_mount() -> &'static Path {
+    let mount = V2_MOUNTS.iter().map(Path::new).find(|mount| mount.join("cgroup.procs").exists());
+    mount.expect("a cgroup v2 tree")
 }
 
 /// Each folder before those in it.

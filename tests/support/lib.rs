@@ -18,6 +18,7 @@
 mod agent;
 mod delegated;
 pub mod fixtures;
+mod freezer;
 pub mod http;
 mod lines;
 mod netns;
@@ -30,9 +31,10 @@ mod world;
 
 pub use agent::Agent;
 pub use delegated::Delegated;
+pub use freezer::Freezer;
 pub use lines::Lines;
 pub use netns::NetNs;
-pub use watch::{AFTER_A_WHILE, SOON, eventually};
+pub use watch::{AFTER_A_WHILE, SOON, eventually, pass};
 pub use world::{Done, World};
 
 use std::path::{Path, PathBuf};

@@ -24,12 +24,13 @@ pub(crate) fn within<T>(max: Duration, mut look: impl FnMut() -> Option<T>) -> O
         if let Some(value) = look() {
             return Some(value);
         }
-        pause(LOOK_EVERY);
+        pass(LOOK_EVERY);
     }
     None
 }
 
-fn pause(length: Duration) {
+/// Lets time pass where its length is what a test is about: how long a disturbance lasts. It waits for nothing.
+pub fn pass(length: Duration) {
     let timeout = Timespec::try_from(length).expect("a short pause");
     // Interrupted by a signal: then this look comes a little earlier.
     let _ = poll(&mut [], Some(&timeout));

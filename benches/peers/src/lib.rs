@@ -12,5 +12,5 @@ mod tasks;
 
 pub use control::{Control, Phase};
 pub use load::{Kind, Load};
-pub use report::{Percentiles, RESPONSES_MAX, Report, Response, Tally};
+pub use report::{EventLine, Percentiles, RESPONSES_MAX, Report, Response, Tally};
 pub use tasks::{Answer, Verdict, run_all};

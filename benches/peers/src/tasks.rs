@@ -8,7 +8,7 @@ use anyhow::Result;
 use probe_core::sys::clock;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
-use crate::{Control, Load, Phase, Report, Tally};
+use crate::{Control, Load, Phase, Report, Response, Tally};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -105,13 +105,17 @@ async fn worker<F>(
         }
         let mut tally = tally.borrow_mut();
         match answer {
-            Err(_) => tally.failed(|| format!("target {target}: timeout")),
-            Ok(Answer { verdict: Verdict::Failure(why), .. }) => {
-                tally.failed(|| format!("target {target}: {why}"));
-            }
+            Err(_) => tally.failed_itself(target, || "timeout".to_owned()),
+            Ok(Answer { verdict: Verdict::Failure(why), .. }) => tally.failed_itself(target, || why),
             Ok(Answer { verdict: Verdict::Scripted, .. }) => tally.failed_by_script(target),
             Ok(Answer { verdict: Verdict::Success, took: told }) if load.is_watched(target) => {
-                tally.responded(target, began_wall, told.unwrap_or(took));
+                let ns = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+                tally.responded(Response {
+                    target,
+                    began_ns: began_wall.as_ns(),
+                    took_ns: ns(told.unwrap_or(took)),
+                    late_ns: ns(began - due),
+                });
             }
             Ok(Answer { verdict: Verdict::Success, .. }) => {}
         }

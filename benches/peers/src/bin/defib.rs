@@ -12,15 +12,32 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use peers::{Control, Load, Percentiles, Phase, heap};
 use probe_core::engine::Stats;
+use probe_core::sys::clock;
 
 use node::Node;
 use pods::Probes;
+use watch::Watch;
+
+/// More failures in a row than any benchmark has: nothing is restarted, every failing run is to be seen as an event.
+const NO_RESTART: u32 = 1_000_000;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    load: Load,
+    /// Failures in a row after which a container is restarted
+    #[arg(long, default_value_t = NO_RESTART)]
+    failure_threshold: u32,
+    /// Print each event as a line of JSON
+    #[arg(long)]
+    events: bool,
+}
 
 fn main() -> Result<()> {
-    let load = Load::parse();
+    let Cli { load, failure_threshold, events } = Cli::parse();
     let without_probes = node::bytes_without_probes(load)?;
-    let specs = pods::specs(load, Probes::Liveness)?;
-    let node = Node::start(load)?;
+    let specs = pods::specs(load, Probes::Liveness { failure_threshold })?;
+    let node = Node::start(Watch::new(load, events, clock::now())?)?;
     let empty = heap::allocated_bytes();
     node.run(&specs)?;
     let control = Control::ready()?;

@@ -13,7 +13,7 @@ use probe_core::executor::{Input, Output, PodCmd, Shard, ShardConfig};
 use probe_core::model::limits::{ENGINE_SLOTS_DEFAULT, SHARD_QUEUE_MAX};
 use probe_core::model::pod::PodSpec;
 use probe_core::model::probe::{ProbeCmd, ProbeEvent};
-use probe_core::model::runtime::{RuntimeCmd, RuntimeEvent};
+use probe_core::model::runtime::{ExitStatus, RuntimeCmd, RuntimeEvent};
 use probe_core::model::time::{Mono, Now};
 use probe_core::ring::{RingKind, RingOptions};
 use probe_core::sys::clock;
@@ -36,8 +36,8 @@ pub struct Node {
 
 impl Node {
     /// Starts both threads, without a pod.
-    pub fn start(load: Load) -> Result<Node> {
-        let watch = Arc::new(Watch::new(load, clock::now())?);
+    pub fn start(watch: Watch) -> Result<Node> {
+        let watch = Arc::new(watch);
         let (inbox, inputs) = bounded(SHARD_QUEUE_MAX);
         let (outcomes, seen) = (inbox.clone(), Arc::clone(&watch));
         let deliver = move |events: &mut Vec<ProbeEvent>| {
@@ -143,8 +143,8 @@ impl Work {
                 for_engine.push(ProbeCmd::Arm(arm));
             }
             Output::Probe(cmd) => for_engine.push(cmd),
-            Output::Runtime(cmd) => match start(&cmd, clock::now()) {
-                Some(events) => inputs.extend(events.map(Input::Runtime)),
+            Output::Runtime(cmd) => match answer(&cmd, clock::now()) {
+                Some(events) => inputs.extend(events.into_iter().map(Input::Runtime)),
                 None => self.watch.unexpected(&format!("the runtime was asked for {cmd:?}")),
             },
             Output::Event(event) => self.watch.event(&event),
@@ -153,11 +153,23 @@ impl Work {
     }
 }
 
-/// The runtime: every start succeeds at once. None for anything else.
-fn start(cmd: &RuntimeCmd, at: Now) -> Option<[RuntimeEvent; 2]> {
-    let RuntimeCmd::Start(request) = cmd else { return None };
-    let instance = request.instance;
-    Some([RuntimeEvent::Created { instance, at }, RuntimeEvent::Started { instance, pid: PID, at }])
+/// The runtime: every start succeeds at once, and every stop. None for anything else.
+fn answer(cmd: &RuntimeCmd, at: Now) -> Option<Vec<RuntimeEvent>> {
+    match cmd {
+        RuntimeCmd::Start(request) => {
+            let instance = request.instance;
+            let started = RuntimeEvent::Started { instance, pid: PID, at };
+            Some(vec![RuntimeEvent::Created { instance, at }, started])
+        }
+        RuntimeCmd::Stop { instance, .. } => {
+            let (instance, status) = (*instance, ExitStatus::Code(0));
+            Some(vec![RuntimeEvent::Exited { instance, status, oom_killed: false, at }])
+        }
+        RuntimeCmd::Cleanup { instance } => {
+            Some(vec![RuntimeEvent::Gone { instance: *instance, termination_message: None }])
+        }
+        RuntimeCmd::Exec { .. } | RuntimeCmd::ForgetPod { .. } => None,
+    }
 }
 
 fn shard() -> Result<Shard> {
@@ -181,7 +193,7 @@ pub fn bytes_without_probes(load: Load) -> Result<u64> {
             shard.turn(clock::now(), &mut inputs, &mut outputs);
             for output in outputs.drain(..) {
                 if let Output::Runtime(cmd) = output {
-                    inputs.extend(start(&cmd, clock::now()).into_iter().flatten().map(Input::Runtime));
+                    inputs.extend(answer(&cmd, clock::now()).into_iter().flatten().map(Input::Runtime));
                 }
             }
         }

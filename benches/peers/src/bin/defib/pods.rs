@@ -11,14 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const CONTAINERS_PER_POD: u32 = 10;
-/// Nothing is restarted: every failing run is to be seen as an event.
-const FAILURE_THRESHOLD: u32 = 1_000_000;
 
 /// Whether the containers are probed.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Probes {
     None,
-    Liveness,
+    Liveness { failure_threshold: u32 },
 }
 
 /// One pod for each ten targets.
@@ -67,12 +65,12 @@ fn spec(load: Load, probes: Probes, pod: u32) -> Result<PodSpec> {
 
 fn container(load: Load, probes: Probes, target: u32, place: u32) -> Value {
     let mut container = json!({"name": format!("c{place}"), "image": "none", "command": ["/bin/true"]});
-    if probes == Probes::Liveness {
+    if let Probes::Liveness { failure_threshold } = probes {
         let (host, port) = (load.ip(target).to_string(), load.port_of(target));
         let mut probe = json!({
             "periodSeconds": load.period_ms.div_ceil(1_000),
             "timeoutSeconds": load.timeout_ms.div_ceil(1_000),
-            "failureThreshold": FAILURE_THRESHOLD,
+            "failureThreshold": failure_threshold,
         });
         match load.kind {
             Kind::Http => {
@@ -100,7 +98,7 @@ mod tests {
     #[test]
     fn every_target_is_one_container() {
         let args = ["x", "--targets", "25", "--period-ms", "1000", "--port", "80"];
-        let specs = specs(Cli::parse_from(args).load, Probes::Liveness).unwrap();
+        let specs = specs(Cli::parse_from(args).load, Probes::Liveness { failure_threshold: 3 }).unwrap();
         let targets: Vec<u32> = specs
             .iter()
             .flat_map(|spec| {

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use peers::{Control, Load, Report, Tally};
+use peers::{Control, EventLine, Load, Report, Response, Tally};
 use probe_core::model::event::{PodEvent, Reason};
 use probe_core::model::probe::{Arm, Outcome, Verdict};
 use probe_core::model::time::{Now, Wall};
@@ -16,15 +16,17 @@ const SCRIPTED: [&str; 2] = ["statuscode: 503", "connection refused"];
 /// Shared by the threads of the node; touched only for failures and watched targets.
 pub struct Watch {
     pub load: Load,
+    /// Whether each event is printed.
+    prints: bool,
     started: Now,
     control: OnceLock<Control>,
     tally: Mutex<Tally>,
 }
 
 impl Watch {
-    pub fn new(load: Load, started: Now) -> anyhow::Result<Watch> {
+    pub fn new(load: Load, prints: bool, started: Now) -> anyhow::Result<Watch> {
         let tally = Mutex::new(Tally::new()?);
-        Ok(Watch { load, started, control: OnceLock::new(), tally })
+        Ok(Watch { load, prints, started, control: OnceLock::new(), tally })
     }
 
     /// Counts from this run's begin of the measured window on.
@@ -48,19 +50,24 @@ impl Watch {
     }
 
     pub fn event(&self, event: &PodEvent) {
-        if !self.is_measuring() || matches!(event.reason, Reason::Created | Reason::Started) {
+        // Every start is one; what a restart was for is told by the events before it.
+        if matches!(event.reason, Reason::Created | Reason::Started) {
             return;
         }
-        let target = event
-            .container
-            .as_ref()
-            .and_then(|(_, container)| pods::target_of_names(&event.pod_name, container))
-            .filter(|_| event.reason == Reason::Unhealthy);
+        let target =
+            event.container.as_ref().and_then(|(_, name)| pods::target_of_names(&event.pod_name, name));
+        if self.prints {
+            EventLine::print(event, target);
+        }
+        if !self.is_measuring() {
+            return;
+        }
         let is_scripted = SCRIPTED.iter().any(|part| event.message.contains(part));
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        match target {
+        match target.filter(|_| event.reason == Reason::Unhealthy) {
             Some(target) if is_scripted => tally.failed_by_script(target),
-            _ => tally.failed(|| format!("{}: {}", event.pod_name, event.message)),
+            Some(target) => tally.failed_itself(target, || event.message.to_string()),
+            None => tally.failed(|| format!("{}: {}", event.pod_name, event.message)),
         }
     }
 
@@ -76,10 +83,15 @@ impl Watch {
         {
             return;
         }
-        let took = outcome.result.phases.done.since(submitted);
-        let since_start = submitted.since(self.started.mono);
-        let began = later(self.started.wall, since_start);
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).responded(target, began, took);
+        let phases = &outcome.result.phases;
+        let began = later(self.started.wall, submitted.since(self.started.mono));
+        let response = Response {
+            target,
+            began_ns: began.as_ns(),
+            took_ns: ns(phases.done.since(submitted)),
+            late_ns: ns(submitted.since(phases.due)),
+        };
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).responded(response);
     }
 
     fn is_measuring(&self) -> bool {
@@ -88,5 +100,9 @@ impl Watch {
 }
 
 fn later(from: Wall, by: Duration) -> Wall {
-    Wall::from_ns(from.as_ns().saturating_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
+    Wall::from_ns(from.as_ns().saturating_add_unsigned(ns(by)))
+}
+
+fn ns(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
