@@ -28,8 +28,6 @@ const WORK_MAX: Duration = Duration::from_micros(100);
 /// all there are).
 const OPS_PER_CHAIN: usize = 3;
 const OPS_PER_PASS: usize = 20;
-/// Room for what a pass ends; a little more is there for a pass that ends everything.
-const SETTLED_MIN: usize = 64;
 
 /// One engine shard as a value: [`Shard::turn`] is all it does. A thread ([`super::Engine`]) or a simulation
 /// calls it.
@@ -46,8 +44,6 @@ pub struct Shard<R> {
     fired: Vec<Timer>,
     /// Runs that this turn has begun, in the order in which the kernel gets them.
     started: Vec<Slot>,
-    /// What a pass over the begun runs has ended.
-    settled: Vec<Completion>,
     lateness_us: Histogram<u64>,
     /// Slots that hold a run.
     running: u32,
@@ -76,7 +72,6 @@ impl<R: Ring> Shard<R> {
             waiting_names: VecDeque::new(),
             fired,
             started: Vec::with_capacity(slots),
-            settled: Vec::with_capacity(SETTLED_MIN.max(2 * slots)),
             lateness_us: stats::lateness_histogram(),
             running: 0,
             handled: 0,
@@ -441,14 +436,13 @@ impl<R: Ring> Shard<R> {
             if unsent == 0 {
                 break;
             }
-            let Some(to) = self.io.ring.settle(now) else { break };
-            let mut settled = std::mem::take(&mut self.settled);
-            settled.extend(std::iter::from_fn(|| self.io.ring.next_completion(to)));
-            let each = to.since(now).checked_div(settled.len() as u32).unwrap_or_default();
-            self.handled += settled.len() as u32;
-            for (place, completion) in (1_u32..).zip(settled.drain(..)) {
+            let Some((to, count)) = self.io.ring.settle(now) else { break };
+            let each = to.since(now).checked_div(count).unwrap_or_default();
+            let mut place = 0;
+            while let Some(completion) = self.io.ring.next_completion(to) {
+                place += 1;
                 let at = match completion.kind {
-                    OpKind::Connect | OpKind::Send => now.after(each * place),
+                    OpKind::Connect | OpKind::Send => now.after(each * place).min(to),
                     OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => to,
                 };
                 let run = self.runs[completion.slot.at()].as_mut().filter(|run| run.slot == completion.slot);
@@ -457,7 +451,7 @@ impl<R: Ring> Shard<R> {
                 }
                 self.completed(at, completion, out);
             }
-            self.settled = settled;
+            self.handled += place;
             now = to;
         }
         now

@@ -81,10 +81,11 @@ pub trait Ring {
     fn submit(&mut self, now: Mono) -> Mono;
 
     /// Runs some of what has gone on since the submission, without waiting, so that its completions can be taken and
-    /// dated. Returns the time afterwards; None when there was nothing to run.
-    fn settle(&mut self, now: Mono) -> Option<Mono>;
+    /// dated. Returns the time afterwards and about how many there are; None when there was nothing to run.
+    fn settle(&mut self, now: Mono) -> Option<(Mono, u32)>;
 
-    /// The next completion that is there. `now` is the time of the turn; only the twin looks at it.
+    /// The next completion that is there, to be handled before another is taken: what is in flight, and what was received,
+    /// change with each. `now` is the time of the turn; only the twin looks at it.
     fn next_completion(&mut self, now: Mono) -> Option<Completion>;
 
     /// The bytes received so far on the slot's connection and not yet dropped: at most

@@ -408,7 +408,7 @@ impl Ring for Uring {
         (self.clock)().mono
     }
 
-    fn settle(&mut self, _now: Mono) -> Option<Mono> {
+    fn settle(&mut self, _now: Mono) -> Option<(Mono, u32)> {
         if !self.ring.submission().taskrun() {
             return None;
         }
@@ -417,7 +417,8 @@ impl Ring for Uring {
         let entered = unsafe { self.ring.submitter().enter::<()>(0, 0, ENTER_GETEVENTS, None) };
         self.enters += 1;
         // A broken ring is told of by the next wait.
-        entered.ok().map(|_| (self.clock)().mono)
+        entered.ok()?;
+        Some(((self.clock)().mono, self.ring.completion().len() as u32))
     }
 
     fn next_completion(&mut self, _now: Mono) -> Option<Completion> {

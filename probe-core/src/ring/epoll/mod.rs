@@ -245,7 +245,7 @@ impl Ring for Epoll {
         (self.clock)().mono
     }
 
-    fn settle(&mut self, _now: Mono) -> Option<Mono> {
+    fn settle(&mut self, _now: Mono) -> Option<(Mono, u32)> {
         None
     }
 
