@@ -32,6 +32,8 @@ pub struct Io<R> {
     pub watch: Watch,
     /// Runs that wait for the address of a host name.
     pub resolving: u32,
+    /// Runs that may end by a timeout below [`SHORT_TIMEOUT`](crate::model::limits::SHORT_TIMEOUT).
+    pub short: u32,
     /// Runs whose connection is to serve further runs.
     pub kept: u32,
     /// Those of them that wait for their next run.
@@ -74,6 +76,7 @@ impl<R: Ring> Io<R> {
             counters: Counters::default(),
             watch: Watch::default(),
             resolving: 0,
+            short: 0,
             kept: 0,
             idle: 0,
             backlog: VecDeque::with_capacity(slots * OPS_PER_SLOT),

@@ -106,6 +106,7 @@ impl Run {
         io.counters.reused += 1;
         self.owner = Some(again.owner);
         self.timeout = again.timeout;
+        self.own(io);
         self.phases.due = again.due;
         self.is_new = true;
         self.keeping = Keeping::Reused;

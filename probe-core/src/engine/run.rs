@@ -23,7 +23,7 @@ use super::silence::Asked;
 use super::targets::Job;
 use super::text;
 use super::wheel::TimerId;
-use crate::model::limits::PROBE_ATTEMPTS;
+use crate::model::limits::{PROBE_ATTEMPTS, SHORT_TIMEOUT};
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
@@ -64,7 +64,7 @@ pub struct Run {
     /// When a redirect had come: from then to the next hop the timeout stands still, since ending a connection in order is
     /// our own affair.
     paused_at: Option<Mono>,
-    /// [`super::watch::Watch::unwatched`] when the attempt began.
+    /// [`super::watch::Absences::sum`] when the attempt began.
     pub(super) unwatched_before: Duration,
     /// None while the run owes the next step.
     pub(super) asked: Option<Asked>,
@@ -174,8 +174,21 @@ impl Run {
             closing: None,
             then: Then::Free,
         };
+        run.own(io);
         run.start_attempt(io, now, effects);
         run
+    }
+
+    /// Somebody waits for the outcome now.
+    pub(super) fn own<R: Ring>(&self, io: &mut Io<R>) {
+        io.short += u32::from(self.owner.is_some() && self.timeout < SHORT_TIMEOUT);
+    }
+
+    /// Takes who waits for the outcome; then nobody does.
+    fn disown<R: Ring>(&mut self, io: &mut Io<R>) -> Option<Job> {
+        let owner = self.owner.take();
+        io.short -= u32::from(owner.is_some() && self.timeout < SHORT_TIMEOUT);
+        owner
     }
 
     /// The kernel got the first connection of this run at `at`; the timeout counts from there.
@@ -233,7 +246,7 @@ impl Run {
         self.hop = None;
         self.phases = Phases { due: self.phases.due, ..Phases::default() };
         self.received_at = None;
-        self.unwatched_before = io.watch.unwatched();
+        self.unwatched_before = io.watch.absences(self.timeout).sum();
         self.paused_at = None;
         self.deadline_at = now.after(self.timeout);
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
@@ -478,7 +491,7 @@ impl Run {
 
     /// Nobody wants the outcome any more: end as soon as the kernel allows.
     pub fn abandon<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
-        self.owner = None;
+        self.disown(io);
         self.then = Then::Free;
         if let Some(id) = self.deadline.take() {
             io.wheel.cancel(id);
@@ -542,7 +555,7 @@ impl Run {
         self.then = Then::Free;
         self.phases.done = self.received_at.unwrap_or(now);
         let result = RunResult { verdict, detail, phases: self.phases };
-        effects.report = self.owner.take().map(|owner| (owner, result));
+        effects.report = self.disown(io).map(|owner| (owner, result));
     }
 
     /// The slot holds no connection any more.

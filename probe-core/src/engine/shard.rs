@@ -14,7 +14,7 @@ use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, LATE_START, Stats};
 use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
-use crate::model::limits::{UNWATCHED_MIN, WATCH_EVERY};
+use crate::model::limits::{UNWATCHED_MIN, WATCH_EVERY, WATCH_EVERY_SHORT};
 use crate::model::probe::{Arm, Host, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Completion, OpKind, Ring, Slot};
@@ -83,9 +83,8 @@ impl<R: Ring> Shard<R> {
     /// what is due. In this order, so that a reply that is there is never a timeout. `inputs` is empty
     /// afterwards; outcomes and questions are appended to `out`. Returns when to call again at the latest.
     pub fn turn(&mut self, now: Now, inputs: &mut Vec<ProbeCmd>, out: &mut Vec<ProbeEvent>) -> Mono {
-        if let Some(overdue) = self.io.watch.begin_turn(now) {
-            self.miss(overdue);
-        }
+        let overdue = self.io.watch.begin_turn(now);
+        self.miss(overdue);
         self.io.counters.turns += 1;
         let now = now.mono;
         let (began, mut work) = (now, 0);
@@ -105,18 +104,19 @@ impl<R: Ring> Shard<R> {
         // A thread is mostly interrupted in the middle of what it does.
         work += self.handled;
         self.handled = 0;
-        let away = now.since(began).saturating_sub(WORK_MAX * work);
-        if away >= UNWATCHED_MIN {
-            self.miss(away);
-        }
+        self.miss(now.since(began).saturating_sub(WORK_MAX * work));
         let wake = self.next_wake(now);
-        self.io.watch.end_turn(now, wake);
+        // What gathers meanwhile is not missed.
+        self.io.watch.end_turn(now, wake.max(now.after(self.coalesce())));
         wake
     }
 
     /// The shard should have run for so long, and did not.
     fn miss(&mut self, by: Duration) {
         self.io.watch.missed(by);
+        if by < UNWATCHED_MIN {
+            return;
+        }
         self.io.counters.missed_turns += 1;
         self.io.counters.missed_us += by.as_micros() as u64;
     }
@@ -207,7 +207,7 @@ impl<R: Ring> Shard<R> {
         if self.io.has_backlog() {
             by_timer.min(now.after(BACKLOG_WAKE))
         } else if self.is_busy() {
-            by_timer.min(now.after(WATCH_EVERY))
+            by_timer.min(now.after(if self.io.short > 0 { WATCH_EVERY_SHORT } else { WATCH_EVERY }))
         } else {
             by_timer
         }

@@ -19,19 +19,19 @@ use crate::ring::Ring;
 pub(super) struct Asked {
     /// What the shard has missed of this attempt until then.
     missed: Duration,
-    /// [`super::watch::Watch::absences`] at that moment.
+    /// [`super::watch::Absences::count`] at that moment.
     mark: u64,
 }
 
 impl Run {
     /// Everything is said: whatever is missing now is the target's to send.
     pub(super) fn has_asked<R: Ring>(&mut self, io: &Io<R>) {
-        self.asked = Some(Asked { missed: self.missed(io), mark: io.watch.absences() });
+        self.asked = Some(Asked { missed: self.missed(io), mark: io.watch.absences(self.timeout).count() });
     }
 
     /// What the shard has missed of this attempt.
     fn missed<R: Ring>(&self, io: &Io<R>) -> Duration {
-        io.watch.unwatched().saturating_sub(self.unwatched_before)
+        io.watch.absences(self.timeout).sum().saturating_sub(self.unwatched_before)
     }
 
     /// What of that may have kept the target from answering in time. What was missed after the deadline did not.
@@ -39,7 +39,7 @@ impl Run {
         let overdue = now.since(self.deadline_at);
         let Some(asked) = self.asked else { return self.missed(io).saturating_sub(overdue) };
         let since_asked = self.missed(io).saturating_sub(asked.missed).saturating_sub(overdue);
-        let longest = io.watch.longest_since(asked.mark).min(since_asked);
+        let longest = io.watch.absences(self.timeout).longest_since(asked.mark).min(since_asked);
         // Many short ones add up to nothing: the target had all the time between them.
         if longest * UNWATCHED_PARTS < self.timeout { asked.missed } else { asked.missed + longest }
     }

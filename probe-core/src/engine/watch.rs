@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::limits::{ABSENCES_MAX, UNWATCHED_MIN};
+use crate::model::limits::{ABSENCES_MAX, SHORT_TIMEOUT, UNWATCHED_MIN, UNWATCHED_MIN_SHORT};
 use crate::model::time::{Mono, Now, Wall};
 
 /// Readings of the two clocks, one right after the other, differ by a constant to this much. More is a step of
@@ -14,45 +14,36 @@ use crate::model::time::{Mono, Now, Wall};
 const CLOCKS_AGREE_NS: i64 = 50_000;
 
 /// The shard's own attention over time.
+#[derive(Default)]
 pub struct Watch {
     /// When the next turn was to come at the latest; None before the first.
     expected: Option<Mono>,
-    /// Sum of the times in which a turn was overdue.
-    unwatched: Duration,
-    /// How often that was.
-    absences: u64,
-    /// Absences by number and length, without those that a later one was as long as: lengths fall.
-    longest: VecDeque<(u64, Duration)>,
+    /// Turns that were overdue by [`UNWATCHED_MIN`] or more.
+    ordinary: Absences,
+    /// Those by [`UNWATCHED_MIN_SHORT`] or more.
+    short: Absences,
     /// CLOCK_REALTIME less CLOCK_MONOTONIC at the latest turn.
     offset_ns: Option<i64>,
     /// Whether that is the same as at the turn before.
     is_steady: bool,
 }
 
-impl Default for Watch {
-    fn default() -> Watch {
-        Watch {
-            expected: None,
-            unwatched: Duration::ZERO,
-            absences: 0,
-            longest: VecDeque::with_capacity(ABSENCES_MAX),
-            offset_ns: None,
-            is_steady: false,
-        }
-    }
+/// Times in which nobody looked.
+pub struct Absences {
+    sum: Duration,
+    /// How often that was.
+    count: u64,
+    /// By number and length, without those that a later one was as long as: lengths fall.
+    longest: VecDeque<(u64, Duration)>,
 }
 
 impl Watch {
-    /// A turn begins. Returns by how much it was overdue, if that counts.
-    pub fn begin_turn(&mut self, now: Now) -> Option<Duration> {
+    /// A turn begins. Returns by how much it is overdue.
+    pub fn begin_turn(&mut self, now: Now) -> Duration {
         let offset_ns = now.wall.as_ns().saturating_sub(now.mono.as_ns() as i64);
         self.is_steady = self.offset_ns.is_some_and(|last| last.abs_diff(offset_ns) < CLOCKS_AGREE_NS as u64);
         self.offset_ns = Some(offset_ns);
-        let overdue = now.mono.since(self.expected?);
-        if overdue < UNWATCHED_MIN {
-            return None;
-        }
-        Some(overdue)
+        self.expected.map_or(Duration::ZERO, |expected| now.mono.since(expected))
     }
 
     /// The turn that has begun at `now` ends; the next one comes at `wake` or before.
@@ -62,25 +53,50 @@ impl Watch {
 
     /// Time in which nobody looked, by another measure: a suspended machine stops CLOCK_MONOTONIC.
     pub fn missed(&mut self, by: Duration) {
-        if by.is_zero() {
-            return;
+        if by >= UNWATCHED_MIN {
+            self.ordinary.add(by);
         }
-        self.unwatched = self.unwatched.saturating_add(by);
-        self.absences += 1;
+        if by >= UNWATCHED_MIN_SHORT {
+            self.short.add(by);
+        }
+    }
+
+    /// The absences that count for a run of this timeout.
+    pub fn absences(&self, timeout: Duration) -> &Absences {
+        if timeout < SHORT_TIMEOUT { &self.short } else { &self.ordinary }
+    }
+
+    /// A receive time on the clock of deadlines; None when it cannot be told.
+    pub fn mono_of(&self, received_at: Option<Wall>) -> Option<Mono> {
+        let at_ns = received_at?.as_ns().checked_sub(self.offset_ns.filter(|_| self.is_steady)?)?;
+        u64::try_from(at_ns).ok().map(Mono::from_ns)
+    }
+}
+
+impl Default for Absences {
+    fn default() -> Absences {
+        Absences { sum: Duration::ZERO, count: 0, longest: VecDeque::with_capacity(ABSENCES_MAX) }
+    }
+}
+
+impl Absences {
+    fn add(&mut self, by: Duration) {
+        self.sum = self.sum.saturating_add(by);
+        self.count += 1;
         while self.longest.back().is_some_and(|(_, length)| *length <= by) {
             self.longest.pop_back();
         }
         let is_full = self.longest.len() >= ABSENCES_MAX;
         match self.longest.back_mut().filter(|_| is_full) {
             // As if it had been as long as the one before it: on the side of the target.
-            Some(last) => last.0 = self.absences,
-            None => self.longest.push_back((self.absences, by)),
+            Some(last) => last.0 = self.count,
+            None => self.longest.push_back((self.count, by)),
         }
     }
 
-    /// Absences so far, a mark for [`Watch::longest_since`].
-    pub fn absences(&self) -> u64 {
-        self.absences
+    /// How many so far, a mark for [`Absences::longest_since`].
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// The longest absence since this mark.
@@ -90,14 +106,8 @@ impl Watch {
     }
 
     /// Grows while nobody looks: the difference of two readings is the time missed between them.
-    pub fn unwatched(&self) -> Duration {
-        self.unwatched
-    }
-
-    /// A receive time on the clock of deadlines; None when it cannot be told.
-    pub fn mono_of(&self, received_at: Option<Wall>) -> Option<Mono> {
-        let at_ns = received_at?.as_ns().checked_sub(self.offset_ns.filter(|_| self.is_steady)?)?;
-        u64::try_from(at_ns).ok().map(Mono::from_ns)
+    pub fn sum(&self) -> Duration {
+        self.sum
     }
 }
 
@@ -117,17 +127,17 @@ mod tests {
     fn only_an_overdue_turn_misses_anything() {
         let mut watch = Watch::default();
         // (turn at, wake asked for, overdue by): all in milliseconds.
-        let turns = [(100, 200, 0), (200, 210, 0), (214, 215, 0), (220, 220, 5), (3_220, 3_300, 3_000)];
-        let mut sum = Duration::ZERO;
+        let turns = [(100, 200, 0), (200, 210, 0), (214, 215, 4), (220, 220, 5), (3_220, 3_300, 3_000)];
         for (at, wake, overdue) in turns {
             let overdue = Duration::from_millis(overdue);
-            let told = watch.begin_turn(now(at, 0)).unwrap_or_default();
+            let told = watch.begin_turn(now(at, 0));
             watch.missed(told);
             assert_eq!(told, overdue, "at {at}");
             watch.end_turn(ms(at), ms(wake));
-            sum += overdue;
         }
-        assert_eq!(watch.unwatched(), sum);
+        let sums =
+            [100, 99].map(|timeout_ms| watch.absences(Duration::from_millis(timeout_ms)).sum().as_millis());
+        assert_eq!(sums, [3_005, 3_009]);
     }
 
     #[test]
@@ -135,7 +145,8 @@ mod tests {
         let mut watch = Watch::default();
         let lengths_ms = [9, 40, 7, 30, 30, 5];
         lengths_ms.iter().for_each(|ms| watch.missed(Duration::from_millis(*ms)));
-        let since: Vec<u128> = (0..=6).map(|mark| watch.longest_since(mark).as_millis()).collect();
+        let absences = watch.absences(Duration::from_secs(1));
+        let since: Vec<u128> = (0..=6).map(|mark| absences.longest_since(mark).as_millis()).collect();
         assert_eq!(since, [40, 40, 30, 30, 30, 5, 0]);
     }
 
@@ -144,11 +155,11 @@ mod tests {
         let mut watch = Watch::default();
         let count = ABSENCES_MAX as u64 + 3;
         (0..count).for_each(|n| watch.missed(Duration::from_millis(1_000 - n)));
-        assert_eq!(watch.longest.len(), ABSENCES_MAX);
+        assert_eq!(watch.ordinary.longest.len(), ABSENCES_MAX);
         for mark in 0..count {
-            assert!(watch.longest_since(mark) >= Duration::from_millis(1_000 - mark), "{mark}");
+            assert!(watch.ordinary.longest_since(mark) >= Duration::from_millis(1_000 - mark), "{mark}");
         }
-        assert_eq!(watch.longest_since(count), Duration::ZERO);
+        assert_eq!(watch.ordinary.longest_since(count), Duration::ZERO);
     }
 
     #[test]

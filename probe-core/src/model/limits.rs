@@ -45,6 +45,13 @@ pub const FAST_PERIOD: Duration = Duration::from_millis(100);
 pub const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// A turn that comes later than asked for by this much was missed.
 pub const UNWATCHED_MIN: Duration = Duration::from_millis(5);
+/// The same for runs of a timeout below [`SHORT_TIMEOUT`], of which that would be too large a part: a tenth of the shortest
+/// one that a node allows unless told otherwise.
+pub const UNWATCHED_MIN_SHORT: Duration = Duration::from_millis(1);
+/// [`WATCH_EVERY`] while a run with such a timeout is in flight.
+pub const WATCH_EVERY_SHORT: Duration = Duration::from_millis(2);
+/// Timeouts below this: two absences that are just not counted may be a tenth of it.
+pub const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Absences of a shard that are kept apart, each shorter than the one before it; shorter ones still count as the last.
 pub const ABSENCES_MAX: usize = 64;
 /// A run of which this part of its timeout was missed is not judged by silence: before its request was out as a sum, after

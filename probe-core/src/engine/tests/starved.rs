@@ -223,3 +223,24 @@ fn a_fin_that_is_joined_to_an_answer_does_not_date_it() {
         sim.finish();
     }
 }
+
+#[test]
+fn short_timeouts_count_short_absences() {
+    // (timeout, away from 5 ms on for so long, verdict): the server ends the connection meanwhile.
+    let cases = [(20, 7, Verdict::Inconclusive), (20, 2, Verdict::Failure), (200, 7, Verdict::Failure)];
+    for (timeout_ms, away_ms, verdict) in cases {
+        let mut sim = Sim::new(Faults::none(), 1);
+        let after = Duration::from_millis;
+        sim.world.listen(addr(), Behaviour::close(after(6)));
+        sim.arm(0, 1, http());
+        let Some(ProbeCmd::Arm(arm)) = sim.inputs.last_mut() else { panic!("an arm") };
+        arm.timeout = after(timeout_ms);
+        let start = sim.time;
+        sim.run_until(start.after(after(5)));
+        sim.time = start.after(after(5 + away_ms));
+        sim.run_until(start.after(after(1_000)));
+        let result = &sim.outcomes()[0].1.result;
+        assert_eq!(result.verdict, verdict, "{timeout_ms} ms, away for {away_ms}: {result:?}");
+        sim.finish();
+    }
+}
