@@ -1,6 +1,7 @@
 //! The HTTP part of a run: reading the answer, its verdict, and redirects (kubelet-semantics 4.3, 4.4).
 
 use super::io::Io;
+use super::keep::Keeping;
 use super::run::{Effects, Run, Winding};
 use super::text;
 use crate::decide::target::{Follow, follow};
@@ -11,6 +12,8 @@ use crate::ring::{Errno, Op, Ring};
 use crate::wire::http1::{AnswerError, Ending, Head, Progress};
 use crate::wire::tls::TlsError;
 
+/// The server has waited in vain for a request.
+const REQUEST_TIMEOUT: u16 = 408;
 /// Statuses that redirect when they come with a Location.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
@@ -24,19 +27,10 @@ impl Run {
         effects: &mut Effects,
     ) {
         match result {
-            Ok(0) | Err(_) if self.may_try_anew() => self.try_anew(io, now, effects),
-            Ok(0) if self.is_handshake_torn() => {
-                let error = TlsError::Protocol("unexpected EOF".into());
-                self.tls_failed(io, now, &error, effects);
-            }
-            Ok(0) => match self.end_of_stream(io) {
-                Ok(_) => {
-                    self.judge(io, now, effects);
-                    self.wind_down(io, now, Winding::Cancelled, effects);
-                }
-                Err(error) => self.unreadable(io, now, &error, effects),
-            },
+            Err(_) if self.may_try_anew() => self.try_anew(io, now, effects),
+            Ok(0) => self.stream_ended(io, now, effects),
             Ok(_) if self.secure.is_some() => self.decrypt(io, now, effects),
+            Ok(_) if self.is_unasked => self.try_anew(io, now, effects),
             Ok(_) => {
                 self.note_answer(now);
                 if self.read(io, now, effects) {
@@ -44,6 +38,24 @@ impl Run {
                 }
             }
             Err(errno) => self.read_failed(io, now, errno, effects),
+        }
+    }
+
+    /// Nothing more comes.
+    pub(super) fn stream_ended<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        if self.may_try_anew() {
+            return self.try_anew(io, now, effects);
+        }
+        if self.is_handshake_torn() {
+            let error = TlsError::Protocol("unexpected EOF".into());
+            return self.tls_failed(io, now, &error, effects);
+        }
+        match self.end_of_stream(io) {
+            Ok(_) => {
+                self.judge(io, now, effects);
+                self.wind_down(io, now, Winding::Cancelled, effects);
+            }
+            Err(error) => self.unreadable(io, now, &error, effects),
         }
     }
 
@@ -89,6 +101,11 @@ impl Run {
                 }
                 Ok(Progress::Head { used, head }) => {
                     self.drop_read(io, used);
+                    // Said to the connection that was idle, not to this request.
+                    if head.status == REQUEST_TIMEOUT && self.keeping == Keeping::Reused {
+                        self.try_anew(io, now, effects);
+                        return false;
+                    }
                     if self.redirect(io, now, head, effects) {
                         return false;
                     }

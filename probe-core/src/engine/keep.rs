@@ -58,7 +58,10 @@ impl Run {
     pub(super) fn keep_or_end<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         let is_over = self.then == Then::Free && self.owner.is_none();
         let may_be_kept = self.keeping != Keeping::Not && self.keeps_connection && is_over;
-        let is_torn = self.secure.as_ref().is_some_and(|secure| !secure.session.is_between_records());
+        let is_torn = self
+            .secure
+            .as_ref()
+            .is_some_and(|secure| !secure.session.is_between_records() || secure.session.has_ended());
         if !may_be_kept || is_torn || !io.is_quiet(self.slot) {
             return self.end_in_order(io, now, effects);
         }
@@ -97,7 +100,8 @@ impl Run {
         let Some(secure) = &mut self.secure else { return false };
         let Ok(used) = secure.session.receive(io.ring.answer(self.slot)) else { return false };
         io.ring.drop_answer(self.slot, used);
-        secure.session.plain().is_empty() && secure.session.take_outgoing().is_none()
+        let goes_on = secure.idle.take(used) && !secure.session.has_ended();
+        goes_on && secure.session.plain().is_empty() && secure.session.take_outgoing().is_none()
     }
 
     /// The probe's next run, on the open connection.
@@ -110,6 +114,7 @@ impl Run {
         self.phases.due = again.due;
         self.is_new = true;
         self.keeping = Keeping::Reused;
+        self.asked_at = now;
         self.begin_attempt(io, now);
         self.begin_request();
         self.phases.submitted = Some(now);
@@ -133,6 +138,8 @@ impl Run {
     pub(super) fn try_anew<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         io.counters.reconnected += 1;
         self.keeping = Keeping::Fresh;
+        (self.asked_at, self.is_unasked) = (Mono::ZERO, false);
+        self.phases.first_byte = None;
         self.then = Then::Reconnect;
         self.wind_down(io, now, Winding::Cancelled, effects);
     }

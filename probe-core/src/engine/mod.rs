@@ -5,6 +5,7 @@
 //! [`crate::ring::Ring`]; deadlines are timers of its own, and completions are taken before any of them is
 //! judged, so that a reply that is there is never a timeout.
 
+mod deadline;
 mod ending;
 mod http;
 mod io;

@@ -22,6 +22,7 @@ use super::secure::Secure;
 use super::silence::Asked;
 use super::targets::Job;
 use super::text;
+use super::watch::CLOCKS_AGREE;
 use super::wheel::TimerId;
 use crate::model::limits::{PROBE_ATTEMPTS, SHORT_TIMEOUT};
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
@@ -44,12 +45,16 @@ pub struct Run {
     /// HTTP requests made in this attempt.
     pub(super) requests: u32,
     ip: Option<IpAddr>,
-    reached: Reached,
+    pub(super) reached: Reached,
     /// Bytes of what is being sent that were sent.
     pub(super) sent: usize,
     /// Only where the connection speaks TLS.
     pub(super) secure: Option<Box<Secure>>,
     pub(super) keeping: Keeping,
+    /// When the request went out on a connection that was idle before.
+    pub(super) asked_at: Mono,
+    /// What has come had come before that: it is no answer to this request.
+    pub(super) is_unasked: bool,
     /// The answer says that the connection may serve another request.
     pub(super) keeps_connection: bool,
     pub(super) answer: Answer,
@@ -59,11 +64,11 @@ pub struct Run {
     pub(super) phases: Phases,
     /// Begun in this turn, and not yet counted as such.
     pub(super) is_new: bool,
-    deadline: Option<TimerId>,
+    pub(super) deadline: Option<TimerId>,
     pub(super) deadline_at: Mono,
     /// When a redirect had come: from then to the next hop the timeout stands still, since ending a connection in order is
     /// our own affair.
-    paused_at: Option<Mono>,
+    pub(super) paused_at: Option<Mono>,
     /// [`super::watch::Absences::sum`] when the attempt began.
     pub(super) unwatched_before: Duration,
     /// None while the run owes the next step.
@@ -106,7 +111,7 @@ pub enum Winding {
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Reached {
+pub enum Reached {
     Nothing,
     Connected,
 }
@@ -159,6 +164,8 @@ impl Run {
             sent: 0,
             secure: None,
             keeping: Keeping::Not,
+            asked_at: Mono::ZERO,
+            is_unasked: false,
             keeps_connection: false,
             answer: Answer::new(),
             status: 0,
@@ -189,15 +196,6 @@ impl Run {
         let owner = self.owner.take();
         io.short -= u32::from(owner.is_some() && self.timeout < SHORT_TIMEOUT);
         owner
-    }
-
-    /// The kernel got the first connection of this run at `at`; the timeout counts from there.
-    pub fn date<R: Ring>(&mut self, io: &Io<R>, at: Mono) {
-        if self.phases.submitted.is_some() {
-            self.has_asked(io);
-            self.phases.submitted = Some(at);
-            self.deadline_at = at.after(self.timeout);
-        }
     }
 
     /// Whether this completion says that a new run's request, or its bare connection, is on its way. If it does, a
@@ -344,8 +342,10 @@ impl Run {
                 OpKind::Send => self.sent(io, now, result, effects),
                 OpKind::Recv => {
                     let earliest = self.phases.submitted.unwrap_or(now);
-                    self.received_at =
-                        io.watch.mono_of(received_at).filter(|at| *at <= now).map(|at| at.max(earliest));
+                    let at = io.watch.mono_of(received_at).filter(|at| *at <= now);
+                    self.is_unasked =
+                        self.may_try_anew() && at.is_some_and(|at| at.after(CLOCKS_AGREE) < self.asked_at);
+                    self.received_at = at.map(|at| at.max(earliest));
                     self.received(io, now, result, effects);
                 }
                 OpKind::Disconnect | OpKind::Cancel => {}
@@ -429,66 +429,6 @@ impl Run {
         }
     }
 
-    /// The timeout of the attempt has passed, and no completion was there before it.
-    pub fn timed_out<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
-        self.deadline = None;
-        if now < self.deadline_at {
-            // It was submitted a little after its timer was set.
-            self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
-            return;
-        }
-        self.received_at = None;
-        let was = self.stage;
-        let (verdict, text) = self.timeout_outcome();
-        self.fell_silent(io, now, verdict, text, effects);
-        match was {
-            Stage::Resolving => {
-                io.resolving -= 1;
-                self.ended(io, now, effects);
-            }
-            Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),
-            Stage::Parting | Stage::Idle | Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
-        }
-    }
-
-    /// This connection ends, and the run goes on elsewhere.
-    pub(super) fn go_on<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, hop: Box<HttpTarget>) {
-        self.hop = Some(hop);
-        self.then = Then::NextHop;
-        self.paused_at = Some(self.received_at.unwrap_or(now));
-        if let Some(id) = self.deadline.take() {
-            io.wheel.cancel(id);
-        }
-    }
-
-    fn resume<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
-        let Some(paused_at) = self.paused_at.take() else { return };
-        let by = now.since(paused_at);
-        self.deadline_at = self.deadline_at.after(by);
-        self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
-    }
-
-    /// The answer is complete, but the kernel received the end of it after the deadline.
-    pub(super) fn is_late(&self) -> bool {
-        self.received_at.is_some_and(|at| at > self.deadline_at)
-    }
-
-    pub(super) fn timeout_outcome(&self) -> (Verdict, String) {
-        let dial = match (self.stage, self.host(), self.peer()) {
-            (Stage::Resolving, Some(Host::Name(name)), _) => Some(text::lookup_timeout(name)),
-            (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(&peer)),
-            _ => None,
-        };
-        match (self.request(), dial) {
-            (None, dial) => (Verdict::Failure, dial.unwrap_or_default()),
-            (Some(_), None) if self.is_in_body() && self.then == Then::Free => {
-                (Verdict::Errored, text::BODY_TIMEOUT.to_owned())
-            }
-            (Some(request), Some(dial)) => (Verdict::Failure, text::get_dial_timeout(&request.url, &dial)),
-            (Some(request), None) => (Verdict::Failure, text::get_timeout(&request.url)),
-        }
-    }
-
     /// Nobody wants the outcome any more: end as soon as the kernel allows.
     pub fn abandon<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.disown(io);
@@ -506,14 +446,6 @@ impl Run {
             Stage::Idle => self.end_idle(io, now, effects),
             Stage::Parting | Stage::Finishing | Stage::Winding(_) | Stage::Disconnecting => {}
         }
-    }
-
-    /// Whether the deadline met an answer whose headers were in.
-    fn is_in_body(&self) -> bool {
-        if self.is_late() {
-            return self.phases.first_byte.is_some_and(|at| at <= self.deadline_at);
-        }
-        self.answer.in_body()
     }
 
     pub(super) fn succeed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::io::Io;
 use super::run::{Effects, Run};
 use crate::decide::target;
+use crate::model::limits::IDLE_RECORDS_MAX_BYTES;
 use crate::model::probe::Verdict;
 use crate::model::time::Mono;
 use crate::model::tls::TlsTarget;
@@ -19,18 +20,35 @@ pub struct Secure {
     pub session: Session,
     /// What is being sent.
     pub outgoing: Bytes,
+    pub idle: IdleBudget,
+}
+
+/// How much may come between two runs that is TLS's own business.
+#[derive(Default)]
+pub struct IdleBudget {
+    taken_bytes: usize,
+}
+
+impl IdleBudget {
+    /// Takes bytes from it; false when it is used up.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        self.taken_bytes = self.taken_bytes.saturating_add(bytes);
+        self.taken_bytes <= IDLE_RECORDS_MAX_BYTES
+    }
 }
 
 impl Secure {
     /// A handshake, with the request waiting for its end.
     pub fn begin(tls: &TlsTarget, request: &Bytes) -> Result<Secure, TlsError> {
-        let mut secure = Secure { session: Session::new(tls)?, outgoing: Bytes::new() };
+        let mut secure =
+            Secure { session: Session::new(tls)?, outgoing: Bytes::new(), idle: IdleBudget::default() };
         secure.request(request)?;
         Ok(secure)
     }
 
     /// Another request on the same connection.
     pub fn request(&mut self, request: &Bytes) -> Result<(), TlsError> {
+        self.idle = IdleBudget::default();
         self.session.write(request)?;
         self.outgoing = self.session.take_outgoing().unwrap_or_default();
         Ok(())
@@ -48,6 +66,9 @@ impl Run {
             }
             let is_full = secure.session.is_full();
             if !secure.session.plain().is_empty() {
+                if self.is_unasked {
+                    return self.try_anew(io, now, effects);
+                }
                 self.note_answer(now);
                 if !self.read(io, now, effects) {
                     return;
@@ -56,6 +77,9 @@ impl Run {
             if !is_full {
                 break;
             }
+        }
+        if self.secure.as_ref().is_some_and(|secure| secure.session.has_ended()) {
+            return self.stream_ended(io, now, effects);
         }
         if self.send_outgoing(io) {
             return;
@@ -114,5 +138,20 @@ impl Run {
             }
         }
         self.part(io, now, effects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_may_say_so_much() {
+        let mut budget = IdleBudget::default();
+        for _ in 0..16 {
+            assert!(budget.take(IDLE_RECORDS_MAX_BYTES / 16));
+        }
+        assert!(!budget.take(1));
+        assert!(!budget.take(usize::MAX));
     }
 }

@@ -15,7 +15,7 @@ use super::stats::{self, Counters, LATE_START, Stats};
 use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
 use crate::model::limits::{UNWATCHED_MIN, WATCH_EVERY, WATCH_EVERY_SHORT};
-use crate::model::probe::{Arm, Host, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
+use crate::model::probe::{Arm, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Completion, OpKind, Ring, Slot};
 
@@ -241,7 +241,7 @@ impl<R: Ring> Shard<R> {
     fn arm(&mut self, now: Mono, arm: Arm, out: &mut Vec<ProbeEvent>) {
         let (key, first_due) = (arm.probe, arm.first_due);
         self.set_held(now, key, out);
-        self.make_room(has_name(&arm.target));
+        self.make_room(targets::has_name(&arm.target));
         let entry = self.targets.arm(arm);
         entry.state = State::Waiting(self.io.wheel.insert(first_due, Timer::Due(key)));
     }
@@ -303,7 +303,7 @@ impl<R: Ring> Shard<R> {
             Target::Exec => out.push(errored(ticket, now, "exec probes are run by the container runtime")),
             Target::Broken { error } => out.push(errored(ticket, now, error)),
             Target::Http(_) | Target::Tcp(_) => {
-                let is_name = has_name(&target);
+                let is_name = targets::has_name(&target);
                 match self.onces.add(Once { ticket, target, timeout, due: now, slot: None }) {
                     Some(job) => self.enqueue(job, is_name),
                     None => out.push(errored(ticket, now, "too many one-shot probes at a time")),
@@ -362,7 +362,7 @@ impl<R: Ring> Shard<R> {
             }
             Target::Http(_) | Target::Tcp(_) => {
                 entry.state = State::Queued;
-                let is_name = has_name(&entry.target);
+                let is_name = targets::has_name(&entry.target);
                 self.enqueue(Job::Probe { key, generation }, is_name);
             }
         }
@@ -584,14 +584,6 @@ impl<R: Ring> Shard<R> {
             return self.begin(now, key, out);
         }
         entry.state = State::Waiting(self.io.wheel.insert(entry.next_tick(), Timer::Due(key)));
-    }
-}
-
-fn has_name(target: &Target) -> bool {
-    match target {
-        Target::Http(http) => matches!(http.host, Host::Name(_)),
-        Target::Tcp(tcp) => matches!(tcp.host, Host::Name(_)),
-        Target::Exec | Target::Broken { .. } => false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::pace::Demand;
 use super::wheel::TimerId;
 use crate::model::id::{InstanceId, ProbeKey};
-use crate::model::probe::{Arm, Outcome, RunResult, Target, Verdict};
+use crate::model::probe::{Arm, Host, Outcome, RunResult, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::Slot;
 
@@ -206,6 +206,15 @@ impl Entry {
             folded_successes,
             result,
         })
+    }
+}
+
+/// Whether its host is to be looked up first.
+pub fn has_name(target: &Target) -> bool {
+    match target {
+        Target::Http(http) => matches!(http.host, Host::Name(_)),
+        Target::Tcp(tcp) => matches!(tcp.host, Host::Name(_)),
+        Target::Exec | Target::Broken { .. } => false,
     }
 }
 

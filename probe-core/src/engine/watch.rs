@@ -11,7 +11,7 @@ use crate::model::time::{Mono, Now, Wall};
 
 /// Readings of the two clocks, one right after the other, differ by a constant to this much. More is a step of
 /// CLOCK_REALTIME, or a thread that was interrupted between the readings: the times of that turn are not used.
-const CLOCKS_AGREE_NS: i64 = 50_000;
+pub const CLOCKS_AGREE: Duration = Duration::from_micros(50);
 
 /// The shard's own attention over time.
 #[derive(Default)]
@@ -41,7 +41,8 @@ impl Watch {
     /// A turn begins. Returns by how much it is overdue.
     pub fn begin_turn(&mut self, now: Now) -> Duration {
         let offset_ns = now.wall.as_ns().saturating_sub(now.mono.as_ns() as i64);
-        self.is_steady = self.offset_ns.is_some_and(|last| last.abs_diff(offset_ns) < CLOCKS_AGREE_NS as u64);
+        self.is_steady =
+            self.offset_ns.is_some_and(|last| last.abs_diff(offset_ns) < CLOCKS_AGREE.as_nanos() as u64);
         self.offset_ns = Some(offset_ns);
         self.expected.map_or(Duration::ZERO, |expected| now.mono.since(expected))
     }

@@ -68,6 +68,9 @@ pub const COMPLETIONS_WANTED: usize = 1 << 20;
 pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
 /// One in so many slots of a shard may hold a connection that is kept between runs (annotation `keep-alive`).
 pub const KEPT_ONE_IN: u32 = 2;
+/// Records without data (session tickets, new keys) that an idle kept HTTPS session takes between two runs, in bytes: a
+/// server sends a few of under 2 KiB. One that goes on and on loses its connection.
+pub const IDLE_RECORDS_MAX_BYTES: usize = 64 * 1024;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.
 pub const FIN_WAIT: Duration = Duration::from_millis(5);
 /// Commands that wait for one engine shard, and inputs that wait for one executor shard.

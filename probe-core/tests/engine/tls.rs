@@ -25,6 +25,8 @@ on_both_rings!(
     redirects_between_http_and_https,
     one_session_serves_many_runs,
     an_idle_session_ends_in_order,
+    a_goodbye_is_the_end_of_an_answer,
+    an_idle_session_that_says_goodbye_is_not_used_again,
 );
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -280,4 +282,44 @@ fn one_run_has_the_times_of_its_phases(ring: RingKind) {
     let phases = result.phases;
     let times = [phases.submitted, phases.connected, phases.sent, phases.first_byte, Some(phases.done)];
     assert!(times.iter().all(Option::is_some) && times.is_sorted(), "{phases:?}");
+}
+
+/// Answers one request, says goodbye, and leaves the connection open.
+fn serve_and_say_goodbye(identity: &Identity, answer: &'static [u8]) -> Server {
+    let config = identity.config.clone();
+    Server::start("127.0.0.1:0", Threads::Each, move |stream| {
+        let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
+        if matches!(next_request(&mut stream), Ok(Some(_))) {
+            let _ = stream.write_all(answer).and_then(|()| stream.flush());
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+            read_to_end(&stream.sock);
+        }
+    })
+}
+
+fn a_goodbye_is_the_end_of_an_answer(ring: RingKind) {
+    let identity = identity(&["example.com"]);
+    let mut bench = Bench::new(ring);
+    let whole = serve_and_say_goodbye(&identity, b"HTTP/1.1 200 OK\r\n\r\nuntil the end");
+    let result = bench.run(https(whole.addr, "/", None), TIMEOUT);
+    check("until the end", whole.addr, &result, Verdict::Success, None);
+    let empty = serve_and_say_goodbye(&identity, b"");
+    let result = bench.run(https(empty.addr, "/", None), TIMEOUT);
+    check("empty", empty.addr, &result, Verdict::Failure, Some("Get \"https://{addr}/\": EOF"));
+    bench.stop();
+}
+
+fn an_idle_session_that_says_goodbye_is_not_used_again(ring: RingKind) {
+    let identity = identity(&["example.com"]);
+    let server = serve_and_say_goodbye(&identity, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let mut bench = Bench::new(ring);
+    let index = bench.arm(keeping(https(server.addr, "/", None)), Duration::from_millis(50), TIMEOUT);
+    for _ in 0..5 {
+        let result = bench.next_of(index);
+        check("after a goodbye", server.addr, &result, Verdict::Success, None);
+    }
+    assert!(server.accepted() >= 5);
+    bench.drop_probe(index);
+    bench.stop();
 }

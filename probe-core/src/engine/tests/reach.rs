@@ -118,6 +118,63 @@ fn a_kept_connection_that_died_is_no_failure() {
     assert!(reconnected >= 10, "{reconnected} reconnected");
 }
 
+/// A server that answers once and then says `wire` on the idle connection, `before` the probe's next run.
+fn says_to_idle(wire: &str, before: Duration) -> Behaviour {
+    let wire = Piece::Data(wire.to_owned().into());
+    Behaviour::script([(Duration::ZERO, Piece::Data(OK.into())), (PERIOD - before, wire)])
+}
+
+#[test]
+fn what_had_come_before_a_request_is_no_answer_to_it() {
+    let mut reconnected = 0;
+    for seed in 0..60 {
+        // It is often seen only when the next request is out.
+        let faults = Faults { late: 900, late_max: Duration::from_millis(20), ..Faults::none() };
+        let mut sim = Sim::new(faults, seed);
+        let leaves = says_to_idle(
+            "HTTP/1.1 503 Leaving\r\nContent-Length: 0\r\n\r\n",
+            Duration::from_millis(1 + seed % 8),
+        );
+        sim.world.listen(addr(), leaves);
+        arm_every(&mut sim, 0, keep_alive_http());
+        sim.run_until(sim.time.after(PERIOD + PERIOD / 2));
+        check_successes(&sim, 1, seed);
+        reconnected += sim.shard.stats().counters.reconnected;
+        sim.finish();
+    }
+    assert!(reconnected >= 20, "{reconnected} reconnected");
+}
+
+#[test]
+fn a_timeout_that_was_said_to_an_idle_connection_is_no_answer() {
+    let wire = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    for (seed, faults) in seeds() {
+        let mut sim = Sim::new(Faults { late: 900, ..faults }, seed);
+        sim.world.listen(addr(), says_to_idle(wire, Duration::from_millis(seed % 8)));
+        arm_every(&mut sim, 0, keep_alive_http());
+        sim.run_until(sim.time.after(PERIOD * 20));
+        // Everything is late, so that a run with two connections can take a period.
+        check_successes(&sim, 8, seed);
+        assert!(sim.shard.stats().counters.reconnected > 0, "seed {seed}");
+        sim.finish();
+    }
+}
+
+#[test]
+fn a_timeout_that_a_new_connection_answers_is_a_failure() {
+    let wire = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n";
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), Behaviour::keep_alive(Duration::ZERO, wire));
+    arm_every(&mut sim, 0, keep_alive_http());
+    sim.run_until(sim.time.after(PERIOD * 4));
+    for (_, outcome) in sim.outcomes() {
+        let detail = outcome.result.detail.as_deref();
+        assert_eq!(detail, Some("HTTP probe failed with statuscode: 408"));
+    }
+    assert!(sim.outcomes().len() >= 4);
+    sim.finish();
+}
+
 #[test]
 fn a_new_connection_that_fails_is_a_failure() {
     let mut failures = 0;

@@ -88,7 +88,8 @@ impl Connection {
             (self.place, self.request_at) = (0, None);
         }
         if from + count >= whole {
-            self.request_at = Some(at.after(LATENCY));
+            // A script that does not begin anew goes on from the first request.
+            self.request_at = self.request_at.or(Some(at.after(LATENCY)));
         }
         Ok(count as u32)
     }

@@ -104,6 +104,8 @@ pub struct Session {
     records: Records,
     /// Decrypted, not used yet: at most [`SLOT_BUFFER_BYTES`].
     plain: Vec<u8>,
+    /// The peer's close_notify has come.
+    has_ended: bool,
 }
 
 impl Session {
@@ -114,7 +116,13 @@ impl Session {
     pub fn new(target: &TlsTarget) -> Result<Session, TlsError> {
         let connection = ClientConnection::new(Arc::clone(&target.config.0), target.server_name.clone())
             .map_err(|error| words::error(&error))?;
-        Ok(Session { connection, first: Vec::new(), records: Records::default(), plain: Vec::new() })
+        Ok(Session {
+            connection,
+            first: Vec::new(),
+            records: Records::default(),
+            plain: Vec::new(),
+            has_ended: false,
+        })
     }
 
     /// Queues plain text, which goes out as soon as the handshake allows.
@@ -168,7 +176,8 @@ impl Session {
         let shown = *rest;
         let count = self.connection.read_tls(rest).map_err(|error| broken(&error))?;
         self.records.advance(&shown[..count]);
-        self.connection.process_new_packets().map_err(|error| words::error(&error))?;
+        let state = self.connection.process_new_packets().map_err(|error| words::error(&error))?;
+        self.has_ended |= state.peer_has_closed();
         Ok(count)
     }
 
@@ -228,6 +237,12 @@ impl Session {
     /// Whether keys are still being agreed on.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// Whether the peer has said that nothing more comes, and all of what came before was taken: the end of the stream,
+    /// whether or not the connection is closed.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended && !self.is_full()
     }
 
     /// Whether everything that came was whole records. An end of the stream here is an end; elsewhere something is
