@@ -1,9 +1,12 @@
 //! The engine's border: what it was told last about each probe, and that it says nothing about anything older.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use probe_core::model::id::ProbeKey;
-use probe_core::model::probe::{ProbeCmd, ProbeEvent};
+use probe_core::model::limits::{UNWATCHED_MIN, UNWATCHED_PARTS};
+use probe_core::model::probe::{Outcome, ProbeCmd, ProbeEvent, Verdict};
+use probe_core::model::time::Mono;
 
 use super::observer::broken;
 
@@ -13,6 +16,8 @@ pub struct EngineWatch {
     /// As it was before each command of this turn: what comes of completions, and of the
     /// commands before the one that changes it, is of that time.
     before: HashMap<ProbeKey, Vec<Told>>,
+    /// When the shard had something to do and did not run, from and to, in order.
+    absences: Vec<(Mono, Mono)>,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -21,6 +26,7 @@ struct Told {
     is_held: bool,
     /// An exec run was asked for and has not ended.
     in_exec: bool,
+    timeout: Duration,
 }
 
 impl Told {
@@ -30,15 +36,20 @@ impl Told {
 }
 
 impl EngineWatch {
-    pub fn begin_turn(&mut self) {
+    /// A turn at `now`, though there was something to do at `due_at`.
+    pub fn begin_turn(&mut self, due_at: Mono, now: Mono) {
         self.before.clear();
+        if now.since(due_at) >= UNWATCHED_MIN {
+            self.absences.push((due_at, now));
+        }
     }
 
     pub fn input(&mut self, cmd: &ProbeCmd) {
         self.remember(cmd);
         match cmd {
             ProbeCmd::Arm(arm) => {
-                let told = Told { generation: arm.generation, is_held: false, in_exec: false };
+                let told =
+                    Told { generation: arm.generation, is_held: false, in_exec: false, timeout: arm.timeout };
                 self.probes.insert(arm.probe, told);
             }
             ProbeCmd::Hold { probe, generation } => {
@@ -58,9 +69,14 @@ impl EngineWatch {
         }
     }
 
-    pub fn output(&mut self, event: &ProbeEvent) {
+    pub fn output(&mut self, now: Mono, event: &ProbeEvent) {
         match event {
-            ProbeEvent::Outcome(outcome) => self.check(outcome.probe, outcome.generation),
+            ProbeEvent::Outcome(outcome) => {
+                self.check(outcome.probe, outcome.generation);
+                if outcome.result.verdict == Verdict::Inconclusive {
+                    self.check_excuse(now, outcome);
+                }
+            }
             ProbeEvent::ExecDue { probe, generation, .. } => {
                 self.check(*probe, *generation);
                 if let Some(told) = self.probes.get_mut(probe).filter(|it| it.generation == *generation)
@@ -73,6 +89,22 @@ impl EngineWatch {
             ProbeEvent::Resolve { host, .. } => {
                 broken("no name is looked up that no manifest names", host);
             }
+        }
+    }
+
+    /// Only a shard that was not there for a part of the run may say that it cannot judge.
+    fn check_excuse(&self, now: Mono, outcome: &Outcome) {
+        let told =
+            self.before.get(&outcome.probe).into_iter().flatten().chain(self.probes.get(&outcome.probe));
+        let Some(told) = told.copied().find(|told| told.generation == outcome.generation) else { return };
+        let due = outcome.result.phases.due;
+        let absent: Duration =
+            self.absences.iter().map(|(from, to)| to.min(&now).since(*from.max(&due))).sum();
+        if absent * UNWATCHED_PARTS < told.timeout {
+            broken(
+                "no inconclusive run of a shard that was there",
+                format_args!("{outcome:?}, which the shard missed for {absent:?}"),
+            );
         }
     }
 

@@ -265,7 +265,7 @@ impl Simulation {
             return;
         }
         let mut inputs = Vec::new();
-        engine.watch.begin_turn();
+        engine.watch.begin_turn(engine.due_at(), now);
         for pipe in &mut engine.from_executors {
             while let Some(cmd) = pipe.take_due(now) {
                 engine.watch.input(&cmd);
@@ -275,7 +275,7 @@ impl Simulation {
         let mut events = Vec::new();
         engine.wake = engine.shard.turn(moment(now), &mut inputs, &mut events);
         for event in events {
-            self.engines[at].watch.output(&event);
+            self.engines[at].watch.output(now, &event);
             self.carry_event(at, event);
         }
     }
@@ -445,8 +445,13 @@ impl Engine {
     }
 
     fn next_at(&self) -> Mono {
+        self.due_at().max(self.stalled_until)
+    }
+
+    /// When it has something to do.
+    fn due_at(&self) -> Mono {
         let commands = self.from_executors.iter().map(Pipe::next_at).min().unwrap_or(Mono::MAX);
-        commands.min(self.wake).min(self.shard.ring().next_event()).max(self.stalled_until)
+        commands.min(self.wake).min(self.shard.ring().next_event())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use probe_core::executor::{Input, PodCmd};
 use probe_core::model::event::Reason;
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, Ticket};
-use probe_core::model::limits::{INCONCLUSIVE_ROW, PROBE_ATTEMPTS, UNWATCHED_PARTS};
+use probe_core::model::limits::{INCONCLUSIVE_ROW, PROBE_ATTEMPTS};
 use probe_core::model::pod::{ChildOomPolicy, PodSpec, RestartPolicy, Role};
 use probe_core::model::probe::{Handler, Outcome, ProbeEvent, ProbeKind, Verdict};
 use probe_core::model::runtime::{ExecResult, RuntimeEvent, StartError};
@@ -210,9 +210,8 @@ impl Observer {
             return;
         }
         let verdict = outcome.result.verdict;
-        // An engine that stalled for a tenth of the timeout may say that it does not know.
-        let timeout = spec.probe(owner.kind).map_or(std::time::Duration::from_secs(1), |p| p.timeout);
-        if verdict == Verdict::Inconclusive && self.weather.stall_max * UNWATCHED_PARTS >= timeout {
+        // Whether the engine may say so is seen at its own border, where it is known when it stalled.
+        if verdict == Verdict::Inconclusive {
             return;
         }
         let is_true = match health.expected(handler) {
