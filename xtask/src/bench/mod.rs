@@ -29,6 +29,8 @@ enum Bench {
     Check(peers::CheckArgs),
     /// 20,000 probes a second leave no sockets in TIME_WAIT
     Ports(peers::ports::PortsArgs),
+    /// 200 servers that misbehave among 20,000: what the healthy ones see of them
+    Hostile(peers::hostile::HostileArgs),
 }
 
 /// Runs the benchmark; a missed bound is an error.
@@ -39,5 +41,6 @@ pub fn run(repo: &Repo, args: &BenchArgs) -> Result<()> {
         Bench::Peers(args) => peers::run(repo, args),
         Bench::Check(args) => peers::check(repo, args),
         Bench::Ports(args) => peers::ports::run(repo, args),
+        Bench::Hostile(args) => peers::hostile::run(repo, args),
     }
 }

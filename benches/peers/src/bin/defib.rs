@@ -11,7 +11,6 @@ mod watch;
 use anyhow::{Context, Result};
 use clap::Parser;
 use peers::{Control, Load, Percentiles, Phase, heap};
-use probe_core::engine::Stats;
 use probe_core::sys::clock;
 
 use node::Node;
@@ -51,8 +50,8 @@ fn main() -> Result<()> {
 
     let mut lateness_us = stats.lateness_us.clone();
     lateness_us.subtract(&earlier.lateness_us).context("lateness since the warm-up")?;
-    let unknown = |stats: &Stats| stats.counters.inconclusive + stats.counters.errored;
-    report.inconclusive = unknown(&stats) - unknown(&earlier);
+    // A run that errs is told by an event.
+    report.inconclusive = stats.counters.inconclusive - earlier.counters.inconclusive;
     report.lateness_us = Some(Percentiles::from(&lateness_us));
     report.state_bytes = Some(with_probes.saturating_sub(without_probes));
     report.print()

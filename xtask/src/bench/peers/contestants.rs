@@ -120,16 +120,21 @@ pub fn build(repo: &Repo, wanted: &[Contestant]) -> Result<Built> {
 pub struct Arena {
     pub net: NetNs,
     pub server: Server,
+    pub plan: Plan,
 }
 
 impl Arena {
     pub fn new(load: &Load, server_cpu: usize) -> Result<Arena> {
+        Arena::of(Plan { targets: load.targets as usize, script: SCRIPT, delays: DELAYS }, server_cpu)
+    }
+
+    /// With other targets than those of the contest.
+    pub fn of(plan: Plan, server_cpu: usize) -> Result<Arena> {
         let net = NetNs::new();
         let listener = net.inside(|| TcpListener::bind(("0.0.0.0", PORT))).context("the server's port")?;
-        let plan = Plan { targets: load.targets as usize, script: SCRIPT, delays: DELAYS };
         let server = Server::start(listener, plan, Some(server_cpu))?;
         server.counts().healed.store(true, std::sync::atomic::Ordering::Relaxed);
-        Ok(Arena { net, server })
+        Ok(Arena { net, server, plan })
     }
 }
 

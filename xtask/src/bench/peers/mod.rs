@@ -9,6 +9,7 @@ mod cpu;
 mod document;
 mod go;
 mod haproxy;
+pub mod hostile;
 mod loads;
 mod plot;
 pub mod ports;

@@ -34,8 +34,8 @@ impl Process {
             flag("timeout-ms", TIMEOUT.as_millis().to_string()),
             flag("port", super::contestants::PORT.to_string()),
             flag("closed-port", super::contestants::CLOSED_PORT.to_string()),
-            flag("scripted-every", super::contestants::SCRIPT.every.to_string()),
-            flag("watched-every", super::contestants::DELAYS.every.to_string()),
+            flag("scripted-every", arena.plan.script.every.to_string()),
+            flag("watched-every", arena.plan.delays.every.to_string()),
         ];
         let mut command = on_cpu(cpu);
         command.arg(binary).args(extra).args(flags.as_flattened());

@@ -97,7 +97,7 @@ pub fn cpu_us_per_probe(rows: &[&Row]) -> Option<f64> {
 }
 
 /// The median of a figure over the rounds; None where no round tells it.
-pub fn median(rows: &[&Row], figure: impl Fn(&Row) -> Option<f64>) -> Option<f64> {
+pub fn median<R>(rows: &[&R], figure: impl Fn(&R) -> Option<f64>) -> Option<f64> {
     let mut values: Vec<f64> = rows.iter().filter_map(|row| figure(row)).collect();
     values.sort_unstable_by(f64::total_cmp);
     let upper = *values.get(values.len() / 2)?;
@@ -107,7 +107,14 @@ pub fn median(rows: &[&Row], figure: impl Fn(&Row) -> Option<f64>) -> Option<f64
     Some((values[values.len() / 2 - 1] + upper) / 2.0)
 }
 
-pub fn write(rows: &[Row], path: &Path) -> Result<()> {
+/// The value below which this share of all values lies.
+pub fn percentile(mut values: Vec<f64>, share: f64) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    values.get((last as f64 * share).round() as usize).copied()
+}
+
+pub fn write<R: Serialize>(rows: &[R], path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(rows).context("the rows")?;
     fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
@@ -176,6 +183,15 @@ mod tests {
         check(|row| row.stolen_share = 0.05, Some("a core that others used as well"));
         check(|row| row.cpu_us_per_probe = -1.0, Some("no CPU used"));
         check(|row| row.process_cpu_us_per_probe = 11.0, Some("less than its process used"));
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (0..=100).rev().map(f64::from).collect();
+        assert_eq!(percentile(values.clone(), 0.99), Some(99.0));
+        assert_eq!(percentile(values, 0.5), Some(50.0));
+        assert_eq!(percentile(vec![7.0], 0.99), Some(7.0));
+        assert_eq!(percentile(Vec::new(), 0.5), None);
     }
 
     #[test]

@@ -6,12 +6,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use test_support::server::Wait;
 
+use super::rows;
+
 /// What a contestant tells at its end (`benches/peers/src/report.rs`).
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Told {
     /// Failures that look like scripted ones, by target.
     pub scripted: Vec<(u32, u64)>,
     pub other_failures: u64,
+    /// Those of them that name their target, by target. Not told by all.
+    #[serde(default)]
+    pub failed: Vec<(u32, u64)>,
     pub example: Option<String>,
     pub inconclusive: u64,
     pub lateness_us: Option<Percentiles>,
@@ -31,6 +36,9 @@ pub struct Response {
     pub target: u32,
     pub began_ns: i64,
     pub took_ns: i64,
+    /// From due to begun. Not told by all.
+    #[serde(default)]
+    pub late_ns: i64,
 }
 
 /// Failures that should have been reported, against those that were.
@@ -87,9 +95,7 @@ pub fn response_error_p99_us(responses: &[Response], waits: &[Wait], period: Dur
             errors_us.push((response.took_ns - wait.took_ns).abs() as f64 / 1_000.0);
         }
     }
-    errors_us.sort_unstable_by(f64::total_cmp);
-    let last = errors_us.len().checked_sub(1)?;
-    errors_us.get((last as f64 * 0.99).round() as usize).copied()
+    rows::percentile(errors_us, 0.99)
 }
 
 #[cfg(test)]
@@ -133,7 +139,8 @@ mod tests {
             took_ns: took_ms * MS,
         };
         let waits = [wait(20, 1_000, 5), wait(20, 2_000, 6), wait(40, 1_000, 9)];
-        let response = |target, began_ms, took_ns| Response { target, began_ns: began_ms * MS, took_ns };
+        let response =
+            |target, began_ms, took_ns| Response { target, began_ns: began_ms * MS, took_ns, late_ns: 0 };
         let responses = [
             response(20, 1_000, 5 * MS + 40_000),
             response(20, 2_000, 6 * MS - 70_000),
