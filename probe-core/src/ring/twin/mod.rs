@@ -406,7 +406,7 @@ impl Ring for Twin {
     fn settle(&mut self, now: Mono) -> Option<(Mono, u32)> {
         self.advance(now);
         self.collect(now);
-        (!self.ready.is_empty()).then(|| (now, self.ready.len() as u32))
+        (!self.ready.is_empty()).then_some((now, self.ready.len() as u32))
     }
 
     fn next_completion(&mut self, now: Mono) -> Option<Completion> {
