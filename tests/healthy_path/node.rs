@@ -120,6 +120,8 @@ impl Node {
     pub fn turn_until(&mut self, is_enough: impl Fn(&Counters) -> bool) -> Counters {
         eventually("enough runs", AFTER_A_WHILE, || {
             self.turn();
+            let calls = watched::seen().calls;
+            assert!(calls.is_empty(), "system calls of the engine's thread, by number: {calls:?}");
             Some(self.counters()).filter(|counters| is_enough(counters))
         })
     }
