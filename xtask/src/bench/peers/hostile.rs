@@ -245,7 +245,10 @@ fn report(all: &[Row], holds: Holds) -> Result<Report> {
     report.add("achieved rate, least", achieved, "", rate_least);
     report.add("misbehaving, unreported", total(|row| row.unreported), "", Bound::Exactly(0.0));
     report.add("false failures", total(|row| row.false_failures), "", Bound::Exactly(0.0));
-    report.add("inconclusive", total(|row| row.inconclusive), "", Bound::None);
+    report.add("inconclusive", total(|row| row.inconclusive), "", Bound::Exactly(0.0));
+    // Times are of probes that succeeded: none may be missing from them.
+    let probes = |rows: &[&Row]| rows.iter().map(|row| row.probes).sum::<u64>() as f64;
+    report.add("healthy probes, ratio", probes(&hostile) / probes(&healthy), "", rate_least);
     Ok(report)
 }
 

@@ -53,6 +53,9 @@ pub struct PeersArgs {
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure nothing: write the document anew from the rows of an earlier whole run
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "load", "json"])]
+    rows: Option<PathBuf>,
     /// Install missing Debian packages first (as root)
     #[arg(long)]
     install: bool,
@@ -96,6 +99,18 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
     }
     fs::create_dir_all(repo.path("target/peers")).context("cannot make target/peers")?;
     let built = contestants::build(repo, &wanted)?;
+    let about = |rounds| About {
+        command: "cargo xtask bench peers".to_owned(),
+        rounds,
+        versions: built.versions.clone(),
+        contestants: wanted.iter().map(|contestant| contestant.name()).collect(),
+    };
+    if let Some(path) = &args.rows {
+        let rows = rows::read(path)?;
+        promises::is_whole(&rows)?;
+        let rounds = rows.iter().map(|row| row.round).max().unwrap_or_default();
+        return document::write(repo, &about(rounds), &rows);
+    }
     ensure!(args.cpu != args.server_cpu, "--cpu and --server-cpu must differ");
     stay_on(args.server_cpu)?;
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { promises::ROUNDS_MIN });
@@ -121,13 +136,7 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
     if !is_whole {
         return Ok(());
     }
-    let about = About {
-        command: "cargo xtask bench peers".to_owned(),
-        rounds,
-        versions: built.versions,
-        contestants: wanted.iter().map(|contestant| contestant.name()).collect(),
-    };
-    document::write(repo, &about, &rows)
+    document::write(repo, &about(rounds), &rows)
 }
 
 /// Compares a run with docs/promises.md; a promise that is not kept is an error with its name.
@@ -166,7 +175,8 @@ fn measure_quietly(
     loop {
         let row = measure(built, args, contestant, load, round)?;
         println!("{}", line(&row));
-        if !row.is_disturbed() || again == AGAIN_MAX {
+        // What was lost in a disturbed window was lost.
+        if !row.is_disturbed() || row.has_losses() || again == AGAIN_MAX {
             return Ok(row);
         }
         println!(

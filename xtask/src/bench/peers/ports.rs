@@ -87,7 +87,10 @@ fn report(load: &Load, seen: &Seen, told: &score::Told) -> Report {
     report.add("offered rate", load.rate_per_s(), "1/s", Bound::None);
     report.add("achieved rate", rate, "1/s", Bound::AtLeast(RATE_SHARE_MIN * load.rate_per_s()));
     report.add("probes served", seen.served as f64, "", Bound::None);
-    report.add("false failures", told.other_failures as f64, "", Bound::Exactly(0.0));
+    // The script never begins here, so what looks scripted is false as well.
+    let scripted: u64 = told.scripted.iter().map(|(_, count)| count).sum();
+    report.add("false failures", (told.other_failures + scripted) as f64, "", Bound::Exactly(0.0));
+    report.add("inconclusive", told.inconclusive as f64, "", Bound::Exactly(0.0));
     report.add("looks for TIME_WAIT", seen.time_waits.len() as f64, "", Bound::AtLeast(1.0));
     report.add("most sockets in TIME_WAIT", most as f64, "", Bound::Below(TIME_WAIT_BELOW));
     report
@@ -132,6 +135,12 @@ mod tests {
             let told = score::Told { other_failures, ..score::Told::default() };
             let done = report(&load, &seen, &told).finish(None);
             assert_eq!(done.is_ok(), holds, "{share} {time_waits:?} {other_failures}");
+            for told in [
+                score::Told { scripted: vec![(7, 1)], ..score::Told::default() },
+                score::Told { inconclusive: 1, ..score::Told::default() },
+            ] {
+                assert!(report(&load, &seen, &told).finish(None).is_err(), "{told:?}");
+            }
         }
     }
 

@@ -156,6 +156,11 @@ pub fn parse(document: &str) -> Result<Vec<Promise>> {
         .map(|row| promise(row).with_context(|| format!("docs/promises.md: {row}")))
         .collect::<Result<_>>()?;
     ensure!(!promises.is_empty(), "docs/promises.md has no table under `{HEADING}`");
+    let by_floor = |promise: &Promise| promise.by.as_ref().is_some_and(|by| by.contestant == FLOOR);
+    ensure!(
+        !promises.iter().any(by_floor) || promises.iter().any(|promise| promise.name == FLOOR_IS_ONE),
+        "docs/promises.md compares with the floor, but has no `{FLOOR_IS_ONE}`"
+    );
     Ok(promises)
 }
 
@@ -317,6 +322,7 @@ mod tests {
         check("| a | cores | defib http-6k | – | ≤ 1 |", "no load");
         check("| a | cores | defib http-5k | – | < 1 |", "the sign");
         check("| a | cores | defib http-5k | ≤ 1 |", "five cells");
+        check("| a | cores | defib http-5k | floor http-5k | ≤ 1 |", "floor-is-one");
     }
 
     #[test]
