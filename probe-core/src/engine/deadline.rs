@@ -1,5 +1,7 @@
 //! The timeout of a run: from when it counts, when it stands still, and what has come in time.
 
+use std::time::Duration;
+
 use super::io::{Io, Timer};
 use super::run::{Effects, Reached, Run, Stage, Then, Winding};
 use super::text;
@@ -13,6 +15,7 @@ impl Run {
         if self.phases.submitted.is_some() {
             self.has_asked(io);
             self.phases.submitted = Some(at);
+            self.phases.connected = self.phases.connected.map(|seen| seen.max(at));
             self.deadline_at = at.after(self.timeout);
         }
     }
@@ -44,6 +47,7 @@ impl Run {
         self.hop = Some(hop);
         self.then = Then::NextHop;
         self.paused_at = Some(self.received_at.unwrap_or(now));
+        self.unwatched_paused = io.watch.absences(self.timeout).sum();
         if let Some(id) = self.deadline.take() {
             io.wheel.cancel(id);
         }
@@ -52,8 +56,15 @@ impl Run {
     pub(super) fn resume<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
         let Some(paused_at) = self.paused_at.take() else { return };
         let by = now.since(paused_at);
+        // What was missed meanwhile took nothing of the timeout.
+        self.unwatched_before += io.watch.absences(self.timeout).sum().saturating_sub(self.unwatched_paused);
         self.deadline_at = self.deadline_at.after(by);
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
+    }
+
+    /// Time of the timeout that was ours.
+    pub(super) fn give_back(&mut self, time: Duration) {
+        self.deadline_at = self.deadline_at.after(time);
     }
 
     /// The answer is complete, but the kernel received the end of it after the deadline.

@@ -53,6 +53,10 @@ impl Run {
         match self.end_of_stream(io) {
             Ok(_) => {
                 self.judge(io, now, effects);
+                if self.is_session_over() {
+                    // Only the session has ended: a reset of the connection would be heard as an error.
+                    return self.say_goodbye(io, now, effects);
+                }
                 self.wind_down(io, now, Winding::Cancelled, effects);
             }
             Err(error) => self.unreadable(io, now, &error, effects),

@@ -88,8 +88,13 @@ impl Run {
         if kind != OpKind::Recv {
             return;
         }
-        if matches!(result, Ok(1..)) && self.is_of_the_session(io) {
-            return self.push_on_open(io, Op::Recv);
+        if matches!(result, Ok(1..)) {
+            if self.is_of_the_session(io) {
+                return self.push_on_open(io, Op::Recv);
+            }
+            if self.is_session_over() {
+                return self.end_idle(io, now, effects);
+            }
         }
         io.idle -= 1;
         self.wind_down(io, now, Winding::Cancelled, effects);

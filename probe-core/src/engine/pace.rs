@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::model::limits::{COALESCE, COALESCE_BRIEF, FAST_PERIOD, MANY_RUNS_PER_S};
 
 /// A wake-up costs the same however many probes share it. Where many do, a brief tick costs little more and makes
-/// them less late; where few do, a longer one saves a good part of all CPU. Probes with a short period get the brief
-/// one at any rate: two milliseconds of lateness would be a fifth of ten.
+/// them less late; where few do, a longer one saves a good part of all CPU. Probes with a short period or timeout get
+/// the brief one at any rate: two milliseconds would be a fifth of ten.
 pub fn coalesce(runs_per_s: u64, has_fast: bool) -> Duration {
     if has_fast || runs_per_s >= MANY_RUNS_PER_S { COALESCE_BRIEF } else { COALESCE }
 }
@@ -15,20 +15,20 @@ pub fn coalesce(runs_per_s: u64, has_fast: bool) -> Duration {
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Demand {
     runs_per_1000_s: u64,
-    /// Probes with a period under [`FAST_PERIOD`].
+    /// Probes with a period or a timeout under [`FAST_PERIOD`].
     fast: u64,
 }
 
 impl Demand {
-    pub fn add(&mut self, period: Duration) {
+    pub fn add(&mut self, period: Duration, timeout: Duration) {
         self.runs_per_1000_s = self.runs_per_1000_s.saturating_add(runs_per_1000_s(period));
-        self.fast += u64::from(period < FAST_PERIOD);
+        self.fast += u64::from(period.min(timeout) < FAST_PERIOD);
     }
 
-    /// Takes back what was added for a probe of this period.
-    pub fn remove(&mut self, period: Duration) {
+    /// Takes back what was added for such a probe.
+    pub fn remove(&mut self, period: Duration, timeout: Duration) {
         self.runs_per_1000_s = self.runs_per_1000_s.saturating_sub(runs_per_1000_s(period));
-        self.fast -= u64::from(period < FAST_PERIOD);
+        self.fast -= u64::from(period.min(timeout) < FAST_PERIOD);
     }
 
     pub fn coalesce(self) -> Duration {
@@ -48,7 +48,7 @@ mod tests {
     fn demand(probes: u64, period_ms: u64) -> Demand {
         let mut demand = Demand::default();
         for _ in 0..probes {
-            demand.add(Duration::from_millis(period_ms));
+            demand.add(Duration::from_millis(period_ms), Duration::from_secs(1));
         }
         demand
     }
@@ -61,15 +61,22 @@ mod tests {
         assert_eq!(demand(1_000, 100).coalesce(), COALESCE);
         assert_eq!(demand(20_000, 1_000).coalesce(), COALESCE_BRIEF);
         assert_eq!(demand(1, 10).coalesce(), COALESCE_BRIEF);
+        let mut hasty = demand(10, 1_000);
+        hasty.add(Duration::from_secs(1), Duration::from_millis(10));
+        assert_eq!(hasty.coalesce(), COALESCE_BRIEF);
     }
 
     #[test]
     fn what_is_taken_back_leaves_nothing() {
         let mut both = demand(20_000, 999);
-        both.add(Duration::from_millis(7));
-        both.remove(Duration::from_millis(7));
+        let (brief, second) = (Duration::from_millis(7), Duration::from_secs(1));
+        both.add(second, brief);
+        both.add(brief, second);
+        assert_eq!(both.coalesce(), COALESCE_BRIEF);
+        both.remove(second, brief);
+        both.remove(brief, second);
         for _ in 0..20_000 {
-            both.remove(Duration::from_millis(999));
+            both.remove(Duration::from_millis(999), second);
         }
         assert_eq!(both, Demand::default());
     }

@@ -71,6 +71,8 @@ pub struct Run {
     pub(super) paused_at: Option<Mono>,
     /// [`super::watch::Absences::sum`] when the attempt began.
     pub(super) unwatched_before: Duration,
+    /// The same when the timeout began to stand still.
+    pub(super) unwatched_paused: Duration,
     /// None while the run owes the next step.
     pub(super) asked: Option<Asked>,
     /// When the kernel had received what is being looked at, as far as that is known.
@@ -176,6 +178,7 @@ impl Run {
             deadline_at: Mono::MAX,
             paused_at: None,
             unwatched_before: Duration::ZERO,
+            unwatched_paused: Duration::ZERO,
             asked: None,
             received_at: None,
             closing: None,
@@ -372,7 +375,9 @@ impl Run {
         if let Err(errno) = result {
             if let Some(peer) = self.peer() {
                 let text = self.in_context(text::connect(&peer, errno));
-                let verdict = io.verdict_of(errno);
+                // An address of a family that this host has none of: a fact about the target, as for kubelet.
+                let is_elsewhere = errno == Errno::ADDRNOTAVAIL && !io.ring.has_source(&peer);
+                let verdict = if is_elsewhere { Verdict::Failure } else { io.verdict_of(errno) };
                 self.finish(io, now, verdict, text, effects);
             }
             return self.wind_down(io, now, Winding::ByItself, effects);

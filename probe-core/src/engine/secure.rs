@@ -3,6 +3,8 @@
 //! The first bytes of the handshake take the place of the request in the run's chain. After that sends and receives
 //! alternate: what a record asks for is sent first, then more is received.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::io::Io;
@@ -78,10 +80,12 @@ impl Run {
                 break;
             }
         }
-        if self.secure.as_ref().is_some_and(|secure| secure.session.has_ended()) {
+        if self.is_session_over() {
             return self.stream_ended(io, now, effects);
         }
         if self.send_outgoing(io) {
+            // How long these records waited for the shard is not the server's time.
+            self.give_back(self.received_at.map_or(Duration::ZERO, |at| now.since(at)));
             return;
         }
         if !io.is_pending(self.slot, OpKind::Send) {
@@ -90,6 +94,11 @@ impl Run {
         if !io.is_pending(self.slot, OpKind::Recv) {
             self.push_on_open(io, Op::Recv);
         }
+    }
+
+    /// Whether the server has said close_notify.
+    pub(super) fn is_session_over(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.session.has_ended())
     }
 
     /// Sends what the session has to say. False: it has nothing, or must wait for the end of a send.

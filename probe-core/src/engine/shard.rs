@@ -198,9 +198,15 @@ impl<R: Ring> Shard<R> {
         &mut self.io.ring
     }
 
+    /// Slots that may wait for a resolver at a time.
+    fn resolving_max(&self) -> u32 {
+        (self.io.ring.capacity() / 2).max(1)
+    }
+
     fn next_wake(&self, now: Mono) -> Mono {
         // A run that ended in the middle of the turn may have begun another one.
-        if self.running < self.io.ring.capacity() && !self.waiting.is_empty() {
+        let may_resolve = self.io.resolving < self.resolving_max() && !self.waiting_names.is_empty();
+        if self.running < self.io.ring.capacity() && (may_resolve || !self.waiting.is_empty()) {
             return now;
         }
         let by_timer = self.io.wheel.next_wake();
@@ -387,8 +393,7 @@ impl<R: Ring> Shard<R> {
             self.completed(now, completion, out);
             self.handled += 1;
         }
-        let resolving_max = (self.io.ring.capacity() / 2).max(1);
-        while self.io.resolving < resolving_max {
+        while self.io.resolving < self.resolving_max() {
             let Some(job) = self.waiting_names.pop_front() else { break };
             if !self.start(now, job, out) {
                 self.waiting_names.push_front(job);
@@ -497,6 +502,7 @@ impl<R: Ring> Shard<R> {
                 }
             }
         }
+        self.handled += 1;
         if kept.is_some() {
             let again = Again { owner: job, due, timeout };
             self.with_run(now, slot, out, |run, io, effects| run.again(again, io, now, effects));
@@ -508,7 +514,6 @@ impl<R: Ring> Shard<R> {
         let run = Run::start(start, &mut self.io, now, &mut effects);
         self.runs[slot.at()] = Some(run);
         self.running += 1;
-        self.handled += 1;
         self.started.push(slot);
         self.apply(now, slot, effects, out);
         true

@@ -52,7 +52,7 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 pub struct Stats {
     pub counters: Counters,
-    /// Microseconds from due to submitted, of every run.
+    /// Microseconds from due to submitted, of every run that got as far.
     pub lateness_us: Histogram<u64>,
     /// Probes armed, and runs in flight.
     pub armed: usize,

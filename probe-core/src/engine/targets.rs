@@ -75,10 +75,10 @@ impl Targets {
         }
         let entry = Entry::new(arm);
         match &table[index] {
-            Some(earlier) => self.demand.remove(earlier.period),
+            Some(earlier) => earlier.withdraw_from(&mut self.demand),
             None => self.armed += 1,
         }
-        self.demand.add(entry.period);
+        entry.add_to(&mut self.demand);
         table[index].insert(entry)
     }
 
@@ -89,7 +89,7 @@ impl Targets {
             .and_then(|table| table.get_mut(key.index as usize));
         if let Some(entry) = place.and_then(Option::take) {
             self.armed -= 1;
-            self.demand.remove(entry.period);
+            entry.withdraw_from(&mut self.demand);
         }
     }
 
@@ -153,6 +153,19 @@ impl Entry {
             report_successes: arm.report_successes,
             reported_row: 0,
             folded: 0,
+        }
+    }
+
+    /// What it asks of the ring: exec probes nothing.
+    fn add_to(&self, demand: &mut Demand) {
+        if matches!(*self.target, Target::Http(_) | Target::Tcp(_)) {
+            demand.add(self.period, self.timeout);
+        }
+    }
+
+    fn withdraw_from(&self, demand: &mut Demand) {
+        if matches!(*self.target, Target::Http(_) | Target::Tcp(_)) {
+            demand.remove(self.period, self.timeout);
         }
     }
 

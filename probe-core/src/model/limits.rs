@@ -39,7 +39,7 @@ pub const COALESCE: Duration = Duration::from_millis(2);
 pub const COALESCE_BRIEF: Duration = Duration::from_millis(1);
 /// So many runs a second share each brief wake-up among a dozen of them: it is a small part of what they cost.
 pub const MANY_RUNS_PER_S: u64 = 12_000;
-/// A probe with a shorter period is not made late by two milliseconds.
+/// A probe with a shorter period or timeout is not made late by two milliseconds.
 pub const FAST_PERIOD: Duration = Duration::from_millis(100);
 /// While runs are in flight a shard looks at its clock at least so often, so that it knows when it was not there.
 pub const WATCH_EVERY: Duration = Duration::from_millis(100);

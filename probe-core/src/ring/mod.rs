@@ -119,6 +119,9 @@ pub trait Ring {
     /// Local address of the slot's current socket, for error texts. A Unix socket has none.
     fn local_addr(&self, slot: Slot) -> Option<SocketAddr>;
 
+    /// Whether this host has an address to reach `to` from. System calls.
+    fn has_source(&self, to: &Peer) -> bool;
+
     /// The earliest that the last bytes on the slot's connection can have come, if its peer has closed since: the kernel
     /// may have joined its FIN to them, and dates both with the FIN then. None where the peer has not closed, and for a
     /// Unix socket. A system call; `now` as in [`Ring::submit`].

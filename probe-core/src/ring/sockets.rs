@@ -106,6 +106,15 @@ pub fn set_flag(socket: &OwnedFd, level: libc::c_int, option: libc::c_int) -> Re
     Err(std::io::Error::last_os_error().raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error))
 }
 
+/// Whether this host has an address to reach `to` from: a datagram socket looks for one when it connects, and needs no
+/// port of those that connections use. Without one a connect fails with EADDRNOTAVAIL as it does without a free port.
+pub fn has_source(to: &Peer) -> bool {
+    let Peer::Ip(to) = to else { return true };
+    let family = if to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let Ok(socket) = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None) else { return true };
+    rustix::net::connect(&socket, to) != Err(Errno::ADDRNOTAVAIL)
+}
+
 /// The longest ago that the last byte can have come on a TCP connection whose peer has closed; None where it has not, or
 /// the kernel does not tell. It keeps that time in its own ticks, apart from the time stamp, which a FIN takes along
 /// (net/ipv4/tcp_input.c, tcp_event_data_recv and tcp_try_coalesce).

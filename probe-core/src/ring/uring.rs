@@ -410,7 +410,9 @@ impl Ring for Uring {
 
     fn settle(&mut self, _now: Mono) -> Option<(Mono, u32)> {
         if !self.ring.submission().taskrun() {
-            return None;
+            // What was sent in line has ended with the submission.
+            let count = self.ring.completion().len() as u32;
+            return (count > 0).then(|| ((self.clock)().mono, count));
         }
         // SAFETY: needed because the crate asks for completions only together with a wait for some, which sets a
         // timer. Nothing is submitted and no argument is passed, so the kernel reads and writes the rings alone.
@@ -489,6 +491,10 @@ impl Ring for Uring {
         let held = &self.memory.held[slot.at()];
         let socket = held.sockets[held.current?.at()].as_ref()?;
         SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
+    }
+
+    fn has_source(&self, to: &Peer) -> bool {
+        sockets::has_source(to)
     }
 
     fn last_data_at(&self, slot: Slot, _now: Mono) -> Option<Mono> {

@@ -1,6 +1,6 @@
 //! HTTPS probes against rustls servers, and against servers that only look like one.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -284,27 +284,40 @@ fn one_run_has_the_times_of_its_phases(ring: RingKind) {
     assert!(times.iter().all(Option::is_some) && times.is_sorted(), "{phases:?}");
 }
 
-/// Answers one request, says goodbye, and leaves the connection open.
-fn serve_and_say_goodbye(identity: &Identity, answer: &'static [u8]) -> Server {
+/// Answers one request, says goodbye, and leaves the connection open. How each connection then ended comes out of the
+/// channel.
+fn serve_and_say_goodbye(
+    identity: &Identity,
+    answer: &'static [u8],
+) -> (Server, Receiver<Result<(), ErrorKind>>) {
     let config = identity.config.clone();
-    Server::start("127.0.0.1:0", Threads::Each, move |stream| {
+    let (ended, endings) = channel();
+    let server = Server::start("127.0.0.1:0", Threads::Each, move |stream| {
         let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
         if matches!(next_request(&mut stream), Ok(Some(_))) {
             let _ = stream.write_all(answer).and_then(|()| stream.flush());
             stream.conn.send_close_notify();
             let _ = stream.flush();
-            read_to_end(&stream.sock);
+            let _ = ended.send(loop {
+                match stream.sock.read(&mut [0; 256]) {
+                    Ok(0) => break Ok(()),
+                    Ok(_) => {}
+                    Err(error) => break Err(error.kind()),
+                }
+            });
         }
-    })
+    });
+    (server, endings)
 }
 
 fn a_goodbye_is_the_end_of_an_answer(ring: RingKind) {
     let identity = identity(&["example.com"]);
     let mut bench = Bench::new(ring);
-    let whole = serve_and_say_goodbye(&identity, b"HTTP/1.1 200 OK\r\n\r\nuntil the end");
+    let (whole, endings) = serve_and_say_goodbye(&identity, b"HTTP/1.1 200 OK\r\n\r\nuntil the end");
     let result = bench.run(https(whole.addr, "/", None), TIMEOUT);
     check("until the end", whole.addr, &result, Verdict::Success, None);
-    let empty = serve_and_say_goodbye(&identity, b"");
+    assert_eq!(endings.recv_timeout(WATCHDOG), Ok(Ok(())), "no reset");
+    let (empty, _endings) = serve_and_say_goodbye(&identity, b"");
     let result = bench.run(https(empty.addr, "/", None), TIMEOUT);
     check("empty", empty.addr, &result, Verdict::Failure, Some("Get \"https://{addr}/\": EOF"));
     bench.stop();
@@ -312,7 +325,8 @@ fn a_goodbye_is_the_end_of_an_answer(ring: RingKind) {
 
 fn an_idle_session_that_says_goodbye_is_not_used_again(ring: RingKind) {
     let identity = identity(&["example.com"]);
-    let server = serve_and_say_goodbye(&identity, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (server, endings) =
+        serve_and_say_goodbye(&identity, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let mut bench = Bench::new(ring);
     let index = bench.arm(keeping(https(server.addr, "/", None)), Duration::from_millis(50), TIMEOUT);
     for _ in 0..5 {
@@ -320,6 +334,9 @@ fn an_idle_session_that_says_goodbye_is_not_used_again(ring: RingKind) {
         check("after a goodbye", server.addr, &result, Verdict::Success, None);
     }
     assert!(server.accepted() >= 5);
+    for _ in 0..4 {
+        assert_eq!(endings.recv_timeout(WATCHDOG), Ok(Ok(())), "no reset");
+    }
     bench.drop_probe(index);
     bench.stop();
 }

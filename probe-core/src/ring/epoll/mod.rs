@@ -25,6 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::unconstrained;
 
 use super::slots::SlotTable;
+use super::sockets;
 use super::{
     Completion, Driver, Errno, InFlight, Op, OpKind, Opening, Peer, Refused, Ring, RingError, Slot, Waker,
     setup,
@@ -289,6 +290,10 @@ impl Ring for Epoll {
 
     fn local_addr(&self, slot: Slot) -> Option<SocketAddr> {
         self.work.slots[slot.at()].local_addr()
+    }
+
+    fn has_source(&self, to: &Peer) -> bool {
+        sockets::has_source(to)
     }
 
     fn last_data_at(&self, slot: Slot, _now: Mono) -> Option<Mono> {

@@ -453,6 +453,10 @@ impl Ring for Twin {
         self.slots[slot.at()].connection.as_ref()?.local_addr(slot.index)
     }
 
+    fn has_source(&self, _to: &Peer) -> bool {
+        true
+    }
+
     fn last_data_at(&self, slot: Slot, now: Mono) -> Option<Mono> {
         let connection = self.slots[slot.at()].connection.as_ref()?;
         connection.last_data_at(now).filter(|_| !connection.is_unix())
