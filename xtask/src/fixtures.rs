@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::go;
 use crate::repo::{Repo, output, run as run_command};
 
 /// Pinned Python packages with their hashes.
@@ -19,8 +20,6 @@ const BUSYBOX: &str = ".fixtures/bin/busybox";
 /// The Debian package that has a statically linked busybox, and the file in it.
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 const BUSYBOX_IN_PACKAGE: &str = "bin/busybox";
-const GO_REQUIREMENTS: &str = "xtask/fixtures/go.txt";
-const GO_VENV: &str = ".fixtures/go-venv";
 const GO_SERVER_SOURCE: &str = "tests/servers/go";
 const GO_SERVER: &str = ".fixtures/bin/go-server";
 /// Oldest Node.js that runs examples/kiada/app.js.
@@ -39,10 +38,8 @@ pub fn run(repo: &Repo) -> Result<()> {
              (as root: apt-get update)"
         )
     })?;
-    go_server(repo).context(
-        "the Go server could not be built: put `go` on PATH (Debian: apt-get install golang-go), or let Python 3 \
-         with venv (Debian: apt-get install python3-venv) reach PyPI",
-    )?;
+    go::build(repo, GO_SERVER_SOURCE, &repo.path(GO_SERVER))?;
+    println!("fixtures: the Go server is there: {GO_SERVER}");
     nginx()?;
     node()
 }
@@ -111,44 +108,6 @@ fn only_file(dir: &Path) -> Result<PathBuf> {
     let mut entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let entry = entries.next().with_context(|| format!("{} is empty", dir.display()))??;
     Ok(entry.path())
-}
-
-/// Builds the server of tests/servers/go. It needs nothing but the standard library.
-fn go_server(repo: &Repo) -> Result<()> {
-    let go = go_toolchain(repo)?;
-    let binary = repo.path(GO_SERVER);
-    // Always: Go itself knows what is up to date.
-    run_command(
-        Command::new(go)
-            .current_dir(repo.path(GO_SERVER_SOURCE))
-            // No network, no other toolchain.
-            .envs([("GOTOOLCHAIN", "local"), ("GOFLAGS", "-mod=mod"), ("GOPROXY", "off")])
-            .args(["build", "-o"])
-            .arg(&binary)
-            .arg("."),
-    )?;
-    println!("fixtures: the Go server is there: {GO_SERVER}");
-    Ok(())
-}
-
-/// `go` from PATH, else the one that PyPI has.
-fn go_toolchain(repo: &Repo) -> Result<PathBuf> {
-    if output(Command::new("go").arg("version")).is_ok() {
-        return Ok(PathBuf::from("go"));
-    }
-    let go = repo.path(GO_VENV).join("bin/go");
-    if output(Command::new(&go).arg("version")).is_ok() {
-        return Ok(go);
-    }
-    println!("fixtures: installing Go into {GO_VENV}");
-    run_command(Command::new("python3").args(["-m", "venv", "--clear"]).arg(repo.path(GO_VENV)))?;
-    run_command(
-        Command::new(repo.path(GO_VENV).join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"])
-            .arg("--requirement")
-            .arg(repo.path(GO_REQUIREMENTS)),
-    )?;
-    Ok(go)
 }
 
 fn nginx() -> Result<()> {

@@ -8,6 +8,7 @@ mod clock;
 mod ebpf;
 mod fixtures;
 mod fuzz;
+mod go;
 mod picture;
 mod planted;
 mod repo;

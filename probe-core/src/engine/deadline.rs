@@ -9,6 +9,14 @@ use crate::model::probe::{Host, HttpTarget, Verdict};
 use crate::model::time::Mono;
 use crate::ring::Ring;
 
+/// The timeout stands still.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) struct Pause {
+    since: Mono,
+    /// [`super::watch::Absences::sum`] at that moment.
+    unwatched: Duration,
+}
+
 impl Run {
     /// The kernel got the first connection of this run at `at`; the timeout counts from there.
     pub fn date<R: Ring>(&mut self, io: &Io<R>, at: Mono) {
@@ -46,18 +54,18 @@ impl Run {
     pub(super) fn go_on<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, hop: Box<HttpTarget>) {
         self.hop = Some(hop);
         self.then = Then::NextHop;
-        self.paused_at = Some(self.received_at.unwrap_or(now));
-        self.unwatched_paused = io.watch.absences(self.timeout).sum();
+        let unwatched = io.watch.absences(self.timeout).sum();
+        self.paused = Some(Pause { since: self.received_at.unwrap_or(now), unwatched });
         if let Some(id) = self.deadline.take() {
             io.wheel.cancel(id);
         }
     }
 
     pub(super) fn resume<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
-        let Some(paused_at) = self.paused_at.take() else { return };
-        let by = now.since(paused_at);
+        let Some(pause) = self.paused.take() else { return };
+        let by = now.since(pause.since);
         // What was missed meanwhile took nothing of the timeout.
-        self.unwatched_before += io.watch.absences(self.timeout).sum().saturating_sub(self.unwatched_paused);
+        self.unwatched_before += io.watch.absences(self.timeout).sum().saturating_sub(pause.unwatched);
         self.deadline_at = self.deadline_at.after(by);
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::deadline::Pause;
 use super::io::{Io, NoSocket, Timer};
 use super::keep::Keeping;
 use super::secure::Secure;
@@ -66,13 +67,10 @@ pub struct Run {
     pub(super) is_new: bool,
     pub(super) deadline: Option<TimerId>,
     pub(super) deadline_at: Mono,
-    /// When a redirect had come: from then to the next hop the timeout stands still, since ending a connection in order is
-    /// our own affair.
-    pub(super) paused_at: Option<Mono>,
+    /// From a redirect to the next hop the timeout stands still, since ending a connection in order is our own affair.
+    pub(super) paused: Option<Pause>,
     /// [`super::watch::Absences::sum`] when the attempt began.
     pub(super) unwatched_before: Duration,
-    /// The same when the timeout began to stand still.
-    pub(super) unwatched_paused: Duration,
     /// None while the run owes the next step.
     pub(super) asked: Option<Asked>,
     /// When the kernel had received what is being looked at, as far as that is known.
@@ -176,9 +174,8 @@ impl Run {
             is_new: true,
             deadline: None,
             deadline_at: Mono::MAX,
-            paused_at: None,
+            paused: None,
             unwatched_before: Duration::ZERO,
-            unwatched_paused: Duration::ZERO,
             asked: None,
             received_at: None,
             closing: None,
@@ -201,9 +198,9 @@ impl Run {
         owner
     }
 
-    /// Whether this completion says that a new run's request, or its bare connection, is on its way. If it does, a
-    /// request is what dates the run.
-    pub fn is_off<R: Ring>(&mut self, io: &Io<R>, completion: &Completion, at: Mono) -> bool {
+    /// True when this completion says that a new run's request, or its bare connection, is on its way. Its request then
+    /// dates the run.
+    pub fn note_off<R: Ring>(&mut self, io: &Io<R>, completion: &Completion, at: Mono) -> bool {
         match completion.kind {
             OpKind::Send if self.is_new && completion.result.is_ok() => {
                 self.date(io, at);
@@ -248,7 +245,7 @@ impl Run {
         self.phases = Phases { due: self.phases.due, ..Phases::default() };
         self.received_at = None;
         self.unwatched_before = io.watch.absences(self.timeout).sum();
-        self.paused_at = None;
+        self.paused = None;
         self.deadline_at = now.after(self.timeout);
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
     }

@@ -410,7 +410,7 @@ impl<R: Ring> Shard<R> {
         self.date_started(now, end);
         let end = self.settle(end, out);
         for at in 0..self.started.len() {
-            self.is_begun(end, self.started[at]);
+            self.note_begun(end, self.started[at]);
         }
         self.started.clear();
         end
@@ -451,8 +451,8 @@ impl<R: Ring> Shard<R> {
                     OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => to,
                 };
                 let run = self.runs[completion.slot.at()].as_mut().filter(|run| run.slot == completion.slot);
-                if run.is_some_and(|run| run.is_off(&self.io, &completion, at)) {
-                    unsent -= usize::from(self.is_begun(at, completion.slot));
+                if run.is_some_and(|run| run.note_off(&self.io, &completion, at)) {
+                    unsent -= usize::from(self.note_begun(at, completion.slot));
                 }
                 self.completed(at, completion, out);
             }
@@ -462,8 +462,8 @@ impl<R: Ring> Shard<R> {
         now
     }
 
-    /// The run is on its way, as late as it is now dated. False when that was known already.
-    fn is_begun(&mut self, now: Mono, slot: Slot) -> bool {
+    /// The run is on its way, as late as it is now dated: counts that. False when it was counted already.
+    fn note_begun(&mut self, now: Mono, slot: Slot) -> bool {
         let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == slot);
         let Some(lateness) = run.and_then(|run| run.take_lateness(now)) else { return false };
         stats::record(&mut self.lateness_us, lateness);

@@ -121,6 +121,11 @@ impl Counts {
         }
     }
 
+    /// Requests of all targets so far.
+    pub fn requests(&self) -> u64 {
+        self.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// From its next request on the target does this; None: it is well.
     pub fn set_ill(&self, target: usize, ill: Option<Ill>) {
         self.ills[target].store(Ill::code(ill), Ordering::Relaxed);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use test_support::{SOON, eventually};
 
+use super::Cpus;
 use super::contestants::Arena;
 use super::loads::{Load, TIMEOUT};
 use super::process::{Process, on_cpu};
@@ -31,8 +32,8 @@ pub struct Blackbox {
 }
 
 impl Blackbox {
-    pub fn start(arena: &Arena, driver: &Path, cpus: (usize, usize), load: &Load) -> Result<Blackbox> {
-        let (cpu, driver_cpu) = cpus;
+    pub fn start(arena: &Arena, driver: &Path, cpus: Cpus, load: &Load) -> Result<Blackbox> {
+        let Cpus { cpu, server_cpu: driver_cpu } = cpus;
         let folder = tempfile::tempdir().context("a folder for blackbox_exporter")?;
         let path = folder.path().join("blackbox.yml");
         fs::write(&path, config(TIMEOUT)).context("the exporter's configuration")?;

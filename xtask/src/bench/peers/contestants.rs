@@ -10,14 +10,17 @@ use clap::ValueEnum;
 use test_support::NetNs;
 use test_support::server::{Delays, Plan, Script, Server};
 
+use super::Cpus;
 use super::blackbox::{self, Blackbox};
-use super::go;
 use super::haproxy::{self, Haproxy};
 use super::loads::{self, Kind, Load};
 use super::process::Process;
 use super::score::Told;
+use crate::go;
 use crate::repo::{Repo, run as run_command};
 
+const KUBELET_SOURCE: &str = "benches/peers/kubelet";
+const KUBELET: &str = "target/peers/kubelet";
 /// Of the server, inside its namespace; and one where nobody listens.
 pub const PORT: u16 = 19_000;
 pub const CLOSED_PORT: u16 = 19_001;
@@ -108,9 +111,9 @@ pub fn build(repo: &Repo, wanted: &[Contestant]) -> Result<Built> {
         built.versions.push(blackbox::version()?);
     }
     if wanted.contains(&Contestant::Kubelet) {
-        let go = go::build(repo)?;
-        built.versions.push(go.version);
-        built.kubelet = Some(go.binary);
+        let binary = repo.path(KUBELET);
+        built.versions.push(go::build(repo, KUBELET_SOURCE, &binary)?);
+        built.kubelet = Some(binary);
     }
     Ok(built)
 }
@@ -146,15 +149,14 @@ pub enum Running {
 }
 
 impl Running {
-    /// `cpus`: of the contestant, and of what drives it.
     pub fn start(
         contestant: Contestant,
         built: &Built,
         arena: &Arena,
-        cpus: (usize, usize),
+        cpus: Cpus,
         load: &Load,
     ) -> Result<Running> {
-        let cpu = cpus.0;
+        let cpu = cpus.cpu;
         let ours = |name: &str| {
             Process::start(arena, &built.folder.join(name), &[], cpu, load).map(Running::Process)
         };

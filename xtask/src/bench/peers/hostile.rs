@@ -4,10 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use test_support::server::{Counts, Delays, Ill, Plan};
@@ -16,7 +15,7 @@ use super::contestants::{self, Arena, Contestant, Running, SCRIPT};
 use super::loads::{self, Load};
 use super::rows::{median, percentile};
 use super::score::Told;
-use super::{SETTLE, rows, stay_on};
+use super::{Cpus, SETTLE, rows};
 use crate::bench::report::{Bound, Report};
 use crate::clock::{Stopwatch, pause};
 use crate::repo::Repo;
@@ -42,11 +41,8 @@ pub struct HostileArgs {
     /// Rounds, in which the settings alternate
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// CPU of defib, and that of the server
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    #[arg(long, default_value_t = 1)]
-    server_cpu: usize,
+    #[command(flatten)]
+    cpus: Cpus,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
@@ -90,18 +86,16 @@ pub fn run(repo: &Repo, args: &HostileArgs) -> Result<()> {
     let name = if args.quick { loads::HTTP_5K } else { loads::HTTP_20K };
     let load = *loads::ALL.iter().find(|load| load.name == name).context("the load")?;
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
-    ensure!(args.cpu != args.server_cpu, "--cpu and --server-cpu must differ");
     let built = contestants::build(repo, &[Contestant::Defib])?;
-    stay_on(args.server_cpu)?;
+    args.cpus.take()?;
     let mut all = Vec::new();
     for round in 1..=rounds {
         // Each begins a round in turn.
         let mut order = [Setting::Healthy, Setting::Hostile];
         order.rotate_left((round as usize - 1) % 2);
         for setting in order {
-            let arena = arena(&load, args.server_cpu)?;
-            let cpus = (args.cpu, args.server_cpu);
-            let running = Running::start(Contestant::Defib, &built, &arena, cpus, &load)?;
+            let arena = arena(&load, args.cpus.server_cpu)?;
+            let running = Running::start(Contestant::Defib, &built, &arena, args.cpus, &load)?;
             let window = if args.quick { load.quick_window } else { load.window };
             let row = measure(setting, running, &arena, &load, round, window)?;
             println!("{}", line(&row));
@@ -136,9 +130,9 @@ fn measure(
     // Each that misbehaves has been met, and its connections are there.
     pause(load.period + SETTLE);
     running.measure(load)?;
-    let (watch, before) = (Stopwatch::start(), requests(counts));
+    let (watch, before) = (Stopwatch::start(), counts.requests());
     pause(window);
-    let (window_s, made) = (watch.elapsed().as_secs_f64(), requests(counts) - before);
+    let (window_s, made) = (watch.elapsed().as_secs_f64(), counts.requests() - before);
     // What errs is tried three times, each until its timeout: then it is reported.
     pause(loads::TIMEOUT * 3 + SETTLE);
     let told = running.stop()?;
@@ -176,10 +170,6 @@ fn fall_ill(load: &Load, counts: &Counts) -> BTreeSet<u32> {
 
 fn ill_targets(load: &Load) -> BTreeSet<u32> {
     (0..load.targets).filter(|target| target % ILL_EVERY == ILL_EVERY * 3 / 4).collect()
-}
-
-fn requests(counts: &Counts) -> u64 {
-    counts.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
 fn unreported(ill: &BTreeSet<u32>, told: &Told) -> u64 {

@@ -7,7 +7,6 @@ mod blackbox;
 mod contestants;
 mod cpu;
 mod document;
-mod go;
 mod haproxy;
 pub mod hostile;
 mod loads;
@@ -45,6 +44,28 @@ const PROMISES: &str = "docs/promises.md";
 /// A window in which somebody else used the core is measured again, so often at most.
 const AGAIN_MAX: u32 = 2;
 
+/// Where everything runs.
+#[derive(Args, Copy, Clone, Debug)]
+struct Cpus {
+    /// CPU of the contestants, or of defib
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// CPU of the server and the drivers
+    #[arg(long, default_value_t = 1)]
+    server_cpu: usize,
+}
+
+impl Cpus {
+    /// Takes the server's CPU: threads that are made from here on stay there too; contestants are given their own.
+    fn take(self) -> Result<()> {
+        ensure!(self.cpu != self.server_cpu, "--cpu and --server-cpu must differ");
+        let mut only = CpuSet::new();
+        only.set(self.server_cpu);
+        sched_setaffinity(None, &only)
+            .with_context(|| format!("pinning to CPU {}: two CPUs are needed", self.server_cpu))
+    }
+}
+
 #[derive(Args)]
 pub struct PeersArgs {
     /// Short windows and one round: shows that everything works, proves nothing
@@ -68,11 +89,8 @@ pub struct PeersArgs {
     /// Rounds, in which the contestants alternate
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// CPU of the contestants, and that of the server and the drivers
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    #[arg(long, default_value_t = 1)]
-    server_cpu: usize,
+    #[command(flatten)]
+    cpus: Cpus,
 }
 
 #[derive(Args)]
@@ -111,8 +129,7 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
         let rounds = rows.iter().map(|row| row.round).max().unwrap_or_default();
         return document::write(repo, &about(rounds), &rows);
     }
-    ensure!(args.cpu != args.server_cpu, "--cpu and --server-cpu must differ");
-    stay_on(args.server_cpu)?;
+    args.cpus.take()?;
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { promises::ROUNDS_MIN });
     // A part of the contest, or a short one, is no document, and promises are not judged by it.
     let is_whole = !args.quick && args.only.is_empty() && args.load.is_empty();
@@ -156,13 +173,6 @@ pub fn check(repo: &Repo, args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// Threads that are made from here on stay there too; contestants are given their own CPU.
-fn stay_on(cpu: usize) -> Result<()> {
-    let mut only = CpuSet::new();
-    only.set(cpu);
-    sched_setaffinity(None, &only).with_context(|| format!("pinning to CPU {cpu}: two CPUs are needed"))
-}
-
 /// Measures again where somebody else used the core, as a virtual machine's neighbours do.
 fn measure_quietly(
     built: &Built,
@@ -189,14 +199,14 @@ fn measure_quietly(
 
 /// One contestant under one load.
 fn measure(built: &Built, args: &PeersArgs, contestant: Contestant, load: &Load, round: u32) -> Result<Row> {
-    let baseline_share = Core::baseline(args.cpu)?;
-    let arena = Arena::new(load, args.server_cpu)?;
+    let baseline_share = Core::baseline(args.cpus.cpu)?;
+    let arena = Arena::new(load, args.cpus.server_cpu)?;
     let counts = arena.server.counts();
     let made = |pid: u32| match load.kind {
-        Kind::Http => Ok(counts.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>()),
+        Kind::Http => Ok(counts.requests()),
         Kind::Tcp => connections_begun(pid),
     };
-    let mut running = Running::start(contestant, built, &arena, (args.cpu, args.server_cpu), load)
+    let mut running = Running::start(contestant, built, &arena, args.cpus, load)
         .with_context(|| format!("{} under {}", contestant.name(), load.name))?;
     pause(load.warm_up());
 
@@ -205,8 +215,8 @@ fn measure(built: &Built, args: &PeersArgs, contestant: Contestant, load: &Load,
     pause(SETTLE);
     counts.take_waits();
     counts.healed.store(false, Ordering::Relaxed);
-    let server_core = Core::watch(args.server_cpu)?;
-    let (core, made_before) = (Core::watch(args.cpu)?, made(running.pid())?);
+    let server_core = Core::watch(args.cpus.server_cpu)?;
+    let (core, made_before) = (Core::watch(args.cpus.cpu)?, made(running.pid())?);
     let used_before = cpu::of_process(running.pid())?;
     pause(if args.quick { load.quick_window } else { load.window });
     let (busy, made_after) = (core.busy()?, made(running.pid())?);

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::contestants::{self, Arena, Contestant, PORT, Running};
 use super::loads::{self, Load};
-use super::{SETTLE, score, stay_on};
+use super::{Cpus, SETTLE, score};
 use crate::bench::report::{Bound, Report};
 use crate::clock::{Stopwatch, pause};
 use crate::repo::Repo;
@@ -29,19 +29,16 @@ pub struct PortsArgs {
     /// How long to probe
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// CPU of defib, and that of the server
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
-    #[arg(long, default_value_t = 1)]
-    server_cpu: usize,
+    #[command(flatten)]
+    cpus: Cpus,
 }
 
 pub fn run(repo: &Repo, args: &PortsArgs) -> Result<()> {
     let load = *loads::ALL.iter().find(|load| load.name == loads::HTTP_20K).context("the load")?;
     let built = contestants::build(repo, &[Contestant::Defib])?;
-    stay_on(args.server_cpu)?;
-    let arena = Arena::new(&load, args.server_cpu)?;
-    let mut running = Running::start(Contestant::Defib, &built, &arena, (args.cpu, args.server_cpu), &load)?;
+    args.cpus.take()?;
+    let arena = Arena::new(&load, args.cpus.server_cpu)?;
+    let mut running = Running::start(Contestant::Defib, &built, &arena, args.cpus, &load)?;
     running.measure(&load)?;
     let seen = look_on(&running, &arena, Duration::from_secs(args.seconds))?;
     pause(SETTLE);
