@@ -53,3 +53,24 @@ fn the_end_of_a_redirects_connection_takes_nothing_of_the_timeout() {
         sim.finish();
     }
 }
+
+#[test]
+fn an_absence_at_the_end_of_a_redirects_connection_excuses_no_later_hop() {
+    let other = SocketAddr::new(addr().ip(), 81);
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1:81/x\r\nContent-Length: 0\r\n\r\n";
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), Behaviour::partial(Duration::from_millis(100), redirect));
+    sim.world.listen(other, Behaviour::hang());
+    let start = sim.time;
+    let after_ms = |ms| start.after(Duration::from_millis(ms));
+    sim.arm(0, 1, http());
+    sim.run_until(after_ms(102));
+    // The wait for the FIN should have ended at 105 ms.
+    sim.time = after_ms(502);
+    sim.run_until(after_ms(3_000));
+    let (at, outcome) = sim.outcomes()[0];
+    assert!(sim.shard.counters().missed_us > 100_000, "a tenth of the timeout was missed");
+    assert_eq!(outcome.result.verdict, Verdict::Failure, "{outcome:?}");
+    assert!(at >= after_ms(1_400), "it had its whole timeout: {outcome:?}");
+    sim.finish();
+}
