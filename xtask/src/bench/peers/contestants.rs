@@ -12,7 +12,7 @@ use test_support::server::{Delays, Plan, Script, Server};
 
 use super::Cpus;
 use super::blackbox::{self, Blackbox};
-use super::haproxy::{self, Haproxy};
+use super::haproxy::{self, Haproxy, Pace};
 use super::loads::{self, Kind, Load};
 use super::process::Process;
 use super::score::Told;
@@ -155,6 +155,7 @@ impl Running {
         arena: &Arena,
         cpus: Cpus,
         load: &Load,
+        pace: Pace,
     ) -> Result<Running> {
         let cpu = cpus.cpu;
         let ours = |name: &str| {
@@ -165,7 +166,7 @@ impl Running {
             Contestant::Floor => ours("peer-floor"),
             Contestant::TokioUring => ours("peer-tokio-uring"),
             Contestant::TokioHyper => ours("peer-tokio-hyper"),
-            Contestant::Haproxy => Haproxy::start(arena, cpu, load).map(Running::Haproxy),
+            Contestant::Haproxy => Haproxy::start(arena, cpu, load, pace).map(Running::Haproxy),
             Contestant::Blackbox => {
                 let driver = built.folder.join("peer-blackbox-driver");
                 Blackbox::start(arena, &driver, cpus, load).map(Running::Blackbox)

@@ -30,6 +30,34 @@ pub fn version() -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
+/// HAProxy counts its interval from the end of a check, so that the pace it is told is one it falls behind. It is
+/// told a shorter interval, learnt from the rate of its latest window, for it shall meet the offered one.
+#[derive(Copy, Clone, PartialEq, Debug)]
+pub struct Pace {
+    /// Share of the load's period.
+    interval: f64,
+}
+
+impl Pace {
+    /// A rate nearer to the offered one teaches nothing: intervals are whole milliseconds.
+    const SLACK: f64 = 0.003;
+    /// A contestant that would need less cannot meet the load.
+    const MIN: f64 = 0.8;
+
+    pub const OFFERED: Pace = Pace { interval: 1.0 };
+
+    /// From the share of the offered rate that was achieved at this pace.
+    pub fn learn(&mut self, achieved: f64) {
+        if (achieved - 1.0).abs() > Pace::SLACK {
+            self.interval = (self.interval * achieved).clamp(Pace::MIN, 1.0);
+        }
+    }
+
+    fn interval_ms(self, load: &Load) -> u64 {
+        (load.period.as_secs_f64() * 1e3 * self.interval).round() as u64
+    }
+}
+
 pub struct Haproxy {
     child: Child,
     log: Option<JoinHandle<()>>,
@@ -52,10 +80,10 @@ struct Seen {
 }
 
 impl Haproxy {
-    pub fn start(arena: &Arena, cpu: usize, load: &Load) -> Result<Haproxy> {
+    pub fn start(arena: &Arena, cpu: usize, load: &Load, pace: Pace) -> Result<Haproxy> {
         let folder = tempfile::tempdir().context("a folder for HAProxy")?;
         let path = folder.path().join("haproxy.cfg");
-        fs::write(&path, config(load, folder.path())).context("HAProxy's configuration")?;
+        fs::write(&path, config(load, pace, folder.path())).context("HAProxy's configuration")?;
         let socket =
             arena.net.inside(|| UdpSocket::bind(("127.0.0.1", LOG_PORT))).context("the log's port")?;
         socket.set_read_timeout(Some(LOG_LOOK_EVERY)).context("SO_RCVTIMEO")?;
@@ -139,14 +167,14 @@ fn down(line: &str, kind: Kind) -> Option<(u32, bool)> {
 }
 
 /// Every failing check takes its server down and is logged; every good one brings it back.
-fn config(load: &Load, folder: &Path) -> String {
+fn config(load: &Load, pace: Pace, folder: &Path) -> String {
     let mut text = format!(
         "global\n  nbthread 1\n  log 127.0.0.1:{LOG_PORT} local0\n  maxconn 16\n\
          defaults\n  log global\n  timeout connect {0}ms\n  timeout client {0}ms\n  timeout server {0}ms\n  \
          timeout check {0}ms\n  default-server check inter {1}ms fall 1 rise 1\n\
          frontend unused\n  mode http\n  bind unix@{2}\n",
         TIMEOUT.as_millis(),
-        load.period.as_millis(),
+        pace.interval_ms(load),
         folder.join("unused.sock").display(),
     );
     for target in 0..load.targets {
@@ -168,6 +196,23 @@ fn config(load: &Load, folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::peers::loads;
+
+    #[test]
+    fn the_interval_follows_the_rate() {
+        let load = Load { period: Duration::from_millis(500), ..loads::ALL[1] };
+        let mut pace = Pace::OFFERED;
+        let mut check = |achieved, expected_ms| {
+            pace.learn(achieved);
+            assert_eq!(pace.interval_ms(&load), expected_ms, "after {achieved}");
+        };
+        check(0.998, 500);
+        check(0.96, 480);
+        check(1.002, 480);
+        check(1.02, 490);
+        check(1.2, 500);
+        check(0.1, 400);
+    }
 
     #[test]
     fn a_line_names_the_server_that_went_down() {

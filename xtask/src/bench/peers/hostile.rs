@@ -12,6 +12,7 @@ use serde::Serialize;
 use test_support::server::{Counts, Delays, Ill, Plan};
 
 use super::contestants::{self, Arena, Contestant, Running, SCRIPT};
+use super::haproxy::Pace;
 use super::loads::{self, Load};
 use super::rows::{median, percentile};
 use super::score::Told;
@@ -95,7 +96,7 @@ pub fn run(repo: &Repo, args: &HostileArgs) -> Result<()> {
         order.rotate_left((round as usize - 1) % 2);
         for setting in order {
             let arena = arena(&load, args.cpus.server_cpu)?;
-            let running = Running::start(Contestant::Defib, &built, &arena, args.cpus, &load)?;
+            let running = Running::start(Contestant::Defib, &built, &arena, args.cpus, &load, Pace::OFFERED)?;
             let window = if args.quick { load.quick_window } else { load.window };
             let row = measure(setting, running, &arena, &load, round, window)?;
             println!("{}", line(&row));

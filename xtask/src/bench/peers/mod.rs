@@ -29,6 +29,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use self::contestants::{Arena, Built, Contestant, Running};
 use self::cpu::Core;
 use self::document::About;
+use self::haproxy::Pace;
 use self::loads::{Kind, Load};
 use self::rows::Row;
 use crate::clock::pause;
@@ -138,13 +139,14 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
     let run = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
     let mut rows = Vec::new();
     for load in loads {
+        let mut pace = Pace::OFFERED;
         for round in 1..=rounds {
             // Each starts a round in turn, so that none always follows the same one.
             let mut order = wanted.clone();
             order.rotate_left((round as usize - 1) % wanted.len());
             for contestant in order {
                 let Some(as_met) = contestant.load(*load) else { continue };
-                let row = measure_quietly(&built, args, contestant, &as_met, round)?;
+                let row = measure_quietly(&built, args, contestant, &as_met, &mut pace, round)?;
                 rows.push(Row { run, ..row });
                 rows::write(&rows, kept)?;
             }
@@ -173,32 +175,50 @@ pub fn check(repo: &Repo, args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// Measures again where somebody else used the core, as a virtual machine's neighbours do.
+/// Measures again where somebody else used the core, as a virtual machine's neighbours do, and where HAProxy has yet
+/// to find its pace.
 fn measure_quietly(
     built: &Built,
     args: &PeersArgs,
     contestant: Contestant,
     load: &Load,
+    pace: &mut Pace,
     round: u32,
 ) -> Result<Row> {
     let mut again = 0;
     loop {
-        let row = measure(built, args, contestant, load, round)?;
+        let row = measure(built, args, contestant, load, *pace, round)?;
         println!("{}", line(&row));
+        let is_off_pace = contestant == Contestant::Haproxy && row.is_off_rate();
+        if contestant == Contestant::Haproxy && !row.is_disturbed() {
+            pace.learn(row.achieved());
+        }
         // What was lost in a disturbed window was lost.
-        if !row.is_disturbed() || row.has_losses() || again == AGAIN_MAX {
+        let is_final = !(row.is_disturbed() || is_off_pace) || row.has_losses();
+        if is_final || again == AGAIN_MAX {
             return Ok(row);
         }
-        println!(
-            "  the core was not quiet (busy before: {:.3}, taken: {:.3})",
-            row.baseline_share, row.stolen_share
-        );
+        if is_off_pace {
+            println!("  {:.1} % of the offered rate: with another interval", row.achieved() * 100.0);
+        } else {
+            println!(
+                "  the core was not quiet (busy before: {:.3}, taken: {:.3})",
+                row.baseline_share, row.stolen_share
+            );
+        }
         again += 1;
     }
 }
 
 /// One contestant under one load.
-fn measure(built: &Built, args: &PeersArgs, contestant: Contestant, load: &Load, round: u32) -> Result<Row> {
+fn measure(
+    built: &Built,
+    args: &PeersArgs,
+    contestant: Contestant,
+    load: &Load,
+    pace: Pace,
+    round: u32,
+) -> Result<Row> {
     let baseline_share = Core::baseline(args.cpus.cpu)?;
     let arena = Arena::new(load, args.cpus.server_cpu)?;
     let counts = arena.server.counts();
@@ -206,7 +226,7 @@ fn measure(built: &Built, args: &PeersArgs, contestant: Contestant, load: &Load,
         Kind::Http => Ok(counts.requests()),
         Kind::Tcp => connections_begun(pid),
     };
-    let mut running = Running::start(contestant, built, &arena, args.cpus, load)
+    let mut running = Running::start(contestant, built, &arena, args.cpus, load, pace)
         .with_context(|| format!("{} under {}", contestant.name(), load.name))?;
     pause(load.warm_up());
 

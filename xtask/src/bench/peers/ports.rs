@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::contestants::{self, Arena, Contestant, PORT, Running};
+use super::haproxy::Pace;
 use super::loads::{self, Load};
 use super::{Cpus, SETTLE, score};
 use crate::bench::report::{Bound, Report};
@@ -38,7 +39,7 @@ pub fn run(repo: &Repo, args: &PortsArgs) -> Result<()> {
     let built = contestants::build(repo, &[Contestant::Defib])?;
     args.cpus.take()?;
     let arena = Arena::new(&load, args.cpus.server_cpu)?;
-    let mut running = Running::start(Contestant::Defib, &built, &arena, args.cpus, &load)?;
+    let mut running = Running::start(Contestant::Defib, &built, &arena, args.cpus, &load, Pace::OFFERED)?;
     running.measure(&load)?;
     let seen = look_on(&running, &arena, Duration::from_secs(args.seconds))?;
     pause(SETTLE);

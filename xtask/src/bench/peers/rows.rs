@@ -55,13 +55,17 @@ impl Row {
         self.rate_per_s / self.offered_per_s
     }
 
+    /// Whether it is another load that was met.
+    pub fn is_off_rate(&self) -> bool {
+        (self.achieved() - 1.0).abs() > RATE_SLACK
+    }
+
     /// Why the CPU per probe of this row says nothing about probing at the offered rate; None: it does.
     pub fn flaw(&self) -> Option<&'static str> {
-        let off_rate = (self.achieved() - 1.0).abs() > RATE_SLACK;
         [
             (self.false_failures > 0, "false failures"),
             (self.missed_failures > 0, "failures that were not reported"),
-            (off_rate, "another rate than offered"),
+            (self.is_off_rate(), "another rate than offered"),
             (self.is_disturbed(), "a core that others used as well"),
             (self.cpu_us_per_probe <= 0.0, "no CPU used"),
             // The core's figure holds what its process used, and the kernel's part.
