@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::stats::Counters;
-use super::watch::Watch;
+use super::watch::{InFlight, Watch};
 use super::wheel::Wheel;
 use crate::model::id::ProbeKey;
 use crate::model::probe::Verdict;
@@ -32,8 +32,8 @@ pub struct Io<R> {
     pub watch: Watch,
     /// Runs that wait for the address of a host name.
     pub resolving: u32,
-    /// Runs that may end by a timeout below [`SHORT_TIMEOUT`](crate::model::limits::SHORT_TIMEOUT).
-    pub short: u32,
+    /// Runs in flight, by how often they want the clock looked at.
+    pub watched: InFlight,
     /// Runs whose connection is to serve further runs.
     pub kept: u32,
     /// Those of them that wait for their next run.
@@ -76,7 +76,7 @@ impl<R: Ring> Io<R> {
             counters: Counters::default(),
             watch: Watch::default(),
             resolving: 0,
-            short: 0,
+            watched: InFlight::default(),
             kept: 0,
             idle: 0,
             backlog: VecDeque::with_capacity(slots * OPS_PER_SLOT),

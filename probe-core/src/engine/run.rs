@@ -25,7 +25,7 @@ use super::targets::Job;
 use super::text;
 use super::watch::CLOCKS_AGREE;
 use super::wheel::TimerId;
-use crate::model::limits::{PROBE_ATTEMPTS, SHORT_TIMEOUT};
+use crate::model::limits::PROBE_ATTEMPTS;
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
@@ -188,13 +188,17 @@ impl Run {
 
     /// Somebody waits for the outcome now.
     pub(super) fn own<R: Ring>(&self, io: &mut Io<R>) {
-        io.short += u32::from(self.owner.is_some() && self.timeout < SHORT_TIMEOUT);
+        if self.owner.is_some() {
+            io.watched.add(self.timeout);
+        }
     }
 
     /// Takes who waits for the outcome; then nobody does.
     fn disown<R: Ring>(&mut self, io: &mut Io<R>) -> Option<Job> {
         let owner = self.owner.take();
-        io.short -= u32::from(owner.is_some() && self.timeout < SHORT_TIMEOUT);
+        if owner.is_some() {
+            io.watched.remove(self.timeout);
+        }
         owner
     }
 

@@ -14,7 +14,7 @@ use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, LATE_START, Stats};
 use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
-use crate::model::limits::{UNWATCHED_MIN, WATCH_EVERY, WATCH_EVERY_SHORT};
+use crate::model::limits::{UNWATCHED_MIN, UNWATCHED_PARTS};
 use crate::model::probe::{Arm, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Completion, OpKind, Ring, Slot};
@@ -213,7 +213,7 @@ impl<R: Ring> Shard<R> {
         if self.io.has_backlog() {
             by_timer.min(now.after(BACKLOG_WAKE))
         } else if self.is_busy() {
-            by_timer.min(now.after(if self.io.short > 0 { WATCH_EVERY_SHORT } else { WATCH_EVERY }))
+            by_timer.min(now.after(self.io.watched.look_every()))
         } else {
             by_timer
         }
@@ -417,16 +417,17 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Dates the runs that were submitted one after the other between `from` and `to`. Where that took much longer than
-    /// the work, the thread was away, nobody knows when: then all of them were submitted at the end.
+    /// the work, the thread was away, nobody knows when: then all of them were submitted at the end. So is a run to whose
+    /// timeout the whole burst matters, since it may have been away for all of that.
     fn date_started(&mut self, from: Mono, to: Mono) {
         let count = self.started.len() as u32;
         let was_away = to.since(from) > WORK_MAX * count + UNWATCHED_MIN;
-        let from = if was_away { to } else { from };
         let each = to.since(from).checked_div(count).unwrap_or_default();
         for (place, slot) in (0_u32..).zip(&self.started) {
             let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == *slot);
             if let Some(run) = run {
-                run.date(&self.io, from.after(each * place));
+                let is_known = !was_away && to.since(from) * UNWATCHED_PARTS < run.timeout;
+                run.date(&self.io, if is_known { from.after(each * place) } else { to });
             }
         }
     }

@@ -6,7 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::limits::{ABSENCES_MAX, SHORT_TIMEOUT, UNWATCHED_MIN, UNWATCHED_MIN_SHORT};
+use crate::model::limits::{
+    ABSENCES_MAX, MEDIUM_TIMEOUT, SHORT_TIMEOUT, UNWATCHED_MIN, UNWATCHED_MIN_SHORT, WATCH_EVERY,
+    WATCH_EVERY_MEDIUM, WATCH_EVERY_SHORT,
+};
 use crate::model::time::{Mono, Now, Wall};
 
 /// Readings of the two clocks, one right after the other, differ by a constant to this much. More is a step of
@@ -35,6 +38,45 @@ pub struct Absences {
     count: u64,
     /// By number and length, without those that a later one was as long as: lengths fall.
     longest: VecDeque<(u64, Duration)>,
+}
+
+/// How many runs are in flight, by the length of their timeouts. An absence between two looks at the clock is not seen,
+/// so a shorter timeout wants more of them.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct InFlight {
+    short: u32,
+    medium: u32,
+}
+
+impl InFlight {
+    pub fn add(&mut self, timeout: Duration) {
+        if let Some(count) = self.of(timeout) {
+            *count += 1;
+        }
+    }
+
+    pub fn remove(&mut self, timeout: Duration) {
+        if let Some(count) = self.of(timeout) {
+            *count -= 1;
+        }
+    }
+
+    /// At the latest so long after a look the next one is due.
+    pub fn look_every(self) -> Duration {
+        match self {
+            InFlight { short: 0, medium: 0 } => WATCH_EVERY,
+            InFlight { short: 0, .. } => WATCH_EVERY_MEDIUM,
+            InFlight { .. } => WATCH_EVERY_SHORT,
+        }
+    }
+
+    fn of(&mut self, timeout: Duration) -> Option<&mut u32> {
+        if timeout < SHORT_TIMEOUT {
+            Some(&mut self.short)
+        } else {
+            (timeout < MEDIUM_TIMEOUT).then_some(&mut self.medium)
+        }
+    }
 }
 
 impl Watch {
@@ -122,6 +164,23 @@ mod tests {
 
     fn ms(ms: u64) -> Mono {
         Mono::from_ns(ms * 1_000_000)
+    }
+
+    #[test]
+    fn the_shortest_timeout_in_flight_says_how_often_to_look() {
+        let mut in_flight = InFlight::default();
+        let timeouts = [1_000, 999, 100, 99].map(Duration::from_millis);
+        let looks_ms = |in_flight: &InFlight| in_flight.look_every().as_millis();
+        let added = timeouts.map(|timeout| {
+            in_flight.add(timeout);
+            looks_ms(&in_flight)
+        });
+        assert_eq!(added, [100, 10, 10, 2]);
+        let removed = [99, 999, 100, 1_000].map(|timeout_ms| {
+            in_flight.remove(Duration::from_millis(timeout_ms));
+            looks_ms(&in_flight)
+        });
+        assert_eq!(removed, [10, 10, 100, 100]);
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub const UNWATCHED_MIN: Duration = Duration::from_millis(5);
 pub const UNWATCHED_MIN_SHORT: Duration = Duration::from_millis(1);
 /// [`WATCH_EVERY`] while a run with such a timeout is in flight.
 pub const WATCH_EVERY_SHORT: Duration = Duration::from_millis(2);
+/// The same for timeouts between that and [`MEDIUM_TIMEOUT`].
+pub const WATCH_EVERY_MEDIUM: Duration = Duration::from_millis(10);
+/// Timeouts below this: an absence that falls between two looks of [`WATCH_EVERY`] may be a tenth of it.
+pub const MEDIUM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeouts below this: two absences that are just not counted may be a tenth of it.
 pub const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Absences of a shard that are kept apart, each shorter than the one before it; shorter ones still count as the last.

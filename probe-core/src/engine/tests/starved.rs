@@ -244,3 +244,24 @@ fn short_timeouts_count_short_absences() {
         sim.finish();
     }
 }
+
+#[test]
+fn an_absence_between_two_looks_is_seen_where_it_matters() {
+    // (timeout, verdict): away from 10 to 99 ms, while the handshake ends; then nothing comes.
+    let cases = [(700, Verdict::Inconclusive), (1_000, Verdict::Failure)];
+    for (timeout_ms, verdict) in cases {
+        let mut sim = Sim::new(Faults::none(), 1);
+        let after = Duration::from_millis;
+        sim.world.listen(addr(), Behaviour::Accept { handshake: after(20), script: Arc::new([]) });
+        sim.arm(0, 1, http());
+        let Some(ProbeCmd::Arm(arm)) = sim.inputs.last_mut() else { panic!("an arm") };
+        arm.timeout = after(timeout_ms);
+        let start = sim.time;
+        sim.run_until(start.after(after(10)));
+        sim.time = start.after(after(99));
+        sim.run_until(start.after(after(2_000)));
+        let result = &sim.outcomes()[0].1.result;
+        assert_eq!(result.verdict, verdict, "{timeout_ms} ms: {result:?}");
+        sim.finish();
+    }
+}
