@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod clock;
+mod differential;
 mod ebpf;
 mod fixtures;
 mod fuzz;
@@ -41,6 +42,8 @@ enum Task {
     VerifyEbpf(ebpf::EbpfArgs),
     /// Feed hostile bytes to the parsers (cargo-fuzz); the tests replay what was found
     Fuzz(fuzz::FuzzArgs),
+    /// Compare HTTP probes with a client in Go, as kubelet has it, over generated servers
+    Differential(differential::DifferentialArgs),
     /// Measure defib and compare with its promises
     Bench(bench::BenchArgs),
     /// Plant bugs in a copy of the tree; the simulation has to find each
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => ebpf::build(&repo, args.install()),
         Task::VerifyEbpf(args) => ebpf::verify(&repo, args.install()),
         Task::Fuzz(args) => fuzz::run(&repo, &args),
+        Task::Differential(args) => differential::run(&repo, &args),
         Task::Planted => planted::run(&repo),
         Task::Picture => picture::run(&repo),
         Task::Bench(args) => bench::run(&repo, &args),

@@ -187,7 +187,7 @@ fn measure_quietly(
 ) -> Result<Row> {
     let mut again = 0;
     loop {
-        let row = measure(built, args, contestant, load, *pace, round)?;
+        let row = measure(built, args, Match { contestant, load: *load, pace: *pace, round })?;
         println!("{}", line(&row));
         let is_off_pace = contestant == Contestant::Haproxy && row.is_off_rate();
         if contestant == Contestant::Haproxy && !row.is_disturbed() {
@@ -211,26 +211,28 @@ fn measure_quietly(
 }
 
 /// One contestant under one load.
-fn measure(
-    built: &Built,
-    args: &PeersArgs,
+#[derive(Copy, Clone)]
+struct Match {
     contestant: Contestant,
-    load: &Load,
+    load: Load,
     pace: Pace,
     round: u32,
-) -> Result<Row> {
+}
+
+fn measure(built: &Built, args: &PeersArgs, of: Match) -> Result<Row> {
+    let Match { contestant, load, pace, round } = of;
     let baseline_share = Core::baseline(args.cpus.cpu)?;
-    let arena = Arena::new(load, args.cpus.server_cpu)?;
+    let arena = Arena::new(&load, args.cpus.server_cpu)?;
     let counts = arena.server.counts();
     let made = |pid: u32| match load.kind {
         Kind::Http => Ok(counts.requests()),
         Kind::Tcp => connections_begun(pid),
     };
-    let mut running = Running::start(contestant, built, &arena, args.cpus, load, pace)
+    let mut running = Running::start(contestant, built, &arena, args.cpus, &load, pace)
         .with_context(|| format!("{} under {}", contestant.name(), load.name))?;
     pause(load.warm_up());
 
-    running.measure(load)?;
+    running.measure(&load)?;
     // The word is on its way through a busy core: what fails by script from here on has to be counted.
     pause(SETTLE);
     counts.take_waits();
@@ -246,7 +248,7 @@ fn measure(
     pause(SETTLE);
 
     let told = running.stop()?;
-    let refusing = contestants::refusing(load);
+    let refusing = contestants::refusing(&load);
     let failed: Vec<u64> = counts.failed.iter().map(|count| count.load(Ordering::Relaxed)).collect();
     let score = match load.kind {
         Kind::Http => score::http(&failed, &told),
@@ -260,8 +262,7 @@ fn measure(
         println!("  {} reported {} false failures: {example}", contestant.name(), score.false_failures);
     }
 
-    let rate_per_s = (made_after - made_before) as f64 / busy.wall_s;
-    let probes = rate_per_s * busy.wall_s;
+    let probes = (made_after - made_before) as f64;
     let lateness = |of: fn(&score::Percentiles) -> u64| told.lateness_us.as_ref().map(|all| of(all) as f64);
     Ok(Row {
         run: 0,
@@ -269,7 +270,7 @@ fn measure(
         load: load.name.to_owned(),
         round,
         offered_per_s: load.rate_per_s(),
-        rate_per_s,
+        rate_per_s: probes / busy.wall_s,
         window_s: busy.wall_s,
         baseline_share,
         stolen_share: busy.stolen_s / busy.wall_s,

@@ -1,0 +1,3 @@
+module defib.dev/differential
+
+go 1.22
