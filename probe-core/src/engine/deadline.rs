@@ -9,6 +9,9 @@ use crate::model::probe::{Host, HttpTarget, Verdict};
 use crate::model::time::Mono;
 use crate::ring::Ring;
 
+/// From a request to its answer takes longer, on any host.
+const TURN_MIN: Duration = Duration::from_micros(5);
+
 /// The timeout stands still.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pause {
@@ -18,14 +21,28 @@ pub(super) struct Pause {
 }
 
 impl Run {
-    /// The kernel got the first connection of this run at `at`; the timeout counts from there.
-    pub fn date<R: Ring>(&mut self, io: &Io<R>, at: Mono) {
+    /// The kernel got the first connection of this run at `at`, and not before `earliest`; the timeout counts from `at`.
+    pub fn date_connection<R: Ring>(&mut self, io: &Io<R>, at: Mono, earliest: Mono) {
+        self.dated_from = earliest;
+        self.date(io, at, at.since(earliest));
+    }
+
+    /// Its request went out at `at`, or up to `within` before.
+    pub(super) fn date<R: Ring>(&mut self, io: &Io<R>, at: Mono, within: Duration) {
         if self.phases.submitted.is_some() {
+            self.dated_within = within;
             self.has_asked(io);
             self.phases.submitted = Some(at);
             self.phases.connected = self.phases.connected.map(|seen| seen.max(at));
             self.deadline_at = at.after(self.timeout);
         }
+    }
+
+    /// The answer tells more of when the run was begun. The timeout goes on counting from the later moment.
+    pub(super) fn redate(&mut self, answered: Mono) {
+        let within = std::mem::take(&mut self.dated_within);
+        let from = self.dated_from;
+        self.phases.submitted = self.phases.submitted.map(|dated| begun(dated, within, from, answered));
     }
 
     /// The timeout of the attempt has passed, and no completion was there before it.
@@ -54,6 +71,8 @@ impl Run {
     pub(super) fn go_on<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, hop: Box<HttpTarget>) {
         self.hop = Some(hop);
         self.then = Then::NextHop;
+        // Phases are told of the last hop.
+        (self.phases.connected, self.phases.sent, self.phases.first_byte) = (None, None, None);
         let unwatched = io.watch.absences(self.timeout).sum();
         self.paused = Some(Pause { since: self.received_at.unwrap_or(now), unwatched });
         if let Some(id) = self.deadline.take() {
@@ -102,5 +121,42 @@ impl Run {
             return self.phases.first_byte.is_some_and(|at| at <= self.deadline_at);
         }
         self.answer.in_body()
+    }
+}
+
+/// When a run was begun that was `dated` so, or up to `within` earlier, and whose answer came at `answered`. Where the
+/// uncertainty is all there is of the response time, the thread was away while the kernel worked: then the earlier moment
+/// counts, lest an answer seem to have come at once. An answer to what was not sent yet was asked for with the connection,
+/// at `from`.
+fn begun(dated: Mono, within: Duration, from: Mono, answered: Mono) -> Mono {
+    match answered.since(dated) {
+        took if took < TURN_MIN => dated.min(from),
+        took if took < within => Mono::from_ns(dated.as_ns().saturating_sub(within.as_nanos() as u64)),
+        _ => dated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_does_not_come_before_its_request() {
+        let us = |us: u64| Mono::from_ns(us * 1_000);
+        // (uncertain by, answered, begun): dated 1,000, its connection 600.
+        let cases = [
+            (0, 1_010, 1_000),
+            (0, 1_004, 600),
+            (0, 990, 600),
+            (300, 990, 600),
+            (300, 1_299, 700),
+            (300, 1_300, 1_000),
+        ];
+        for (within_us, answered, expected) in cases {
+            let within = Duration::from_micros(within_us);
+            let begun = begun(us(1_000), within, us(600), us(answered));
+            assert_eq!(begun, us(expected), "{within_us} {answered}");
+        }
+        assert_eq!(begun(us(1_000), Duration::ZERO, us(2_000), us(900)), us(1_000), "of an earlier run");
     }
 }

@@ -65,6 +65,10 @@ pub struct Run {
     pub(super) phases: Phases,
     /// Begun in this turn, and not yet counted as such.
     pub(super) is_new: bool,
+    /// By so much its request may have gone out before `phases.submitted`.
+    pub(super) dated_within: Duration,
+    /// Not before this moment was its connection begun.
+    pub(super) dated_from: Mono,
     pub(super) deadline: Option<TimerId>,
     pub(super) deadline_at: Mono,
     /// From a redirect to the next hop the timeout stands still, since ending a connection in order is our own affair.
@@ -177,6 +181,8 @@ impl Run {
             paused: None,
             unwatched_before: Duration::ZERO,
             asked: None,
+            dated_within: Duration::ZERO,
+            dated_from: now,
             received_at: None,
             closing: None,
             then: Then::Free,
@@ -204,10 +210,16 @@ impl Run {
 
     /// True when this completion says that a new run's request, or its bare connection, is on its way. Its request then
     /// dates the run.
-    pub fn note_off<R: Ring>(&mut self, io: &Io<R>, completion: &Completion, at: Mono) -> bool {
+    pub fn note_off<R: Ring>(
+        &mut self,
+        io: &Io<R>,
+        completion: &Completion,
+        at: Mono,
+        within: Duration,
+    ) -> bool {
         match completion.kind {
             OpKind::Send if self.is_new && completion.result.is_ok() => {
-                self.date(io, at);
+                self.date(io, at, within);
                 true
             }
             OpKind::Connect => self.is_new && (completion.result.is_err() || self.outgoing().is_none()),
@@ -248,6 +260,8 @@ impl Run {
         self.hop = None;
         self.phases = Phases { due: self.phases.due, ..Phases::default() };
         self.received_at = None;
+        self.dated_within = Duration::ZERO;
+        self.dated_from = now;
         self.unwatched_before = io.watch.absences(self.timeout).sum();
         self.paused = None;
         self.deadline_at = now.after(self.timeout);
@@ -345,8 +359,11 @@ impl Run {
                 OpKind::Connect => self.connected(io, now, result, effects),
                 OpKind::Send => self.sent(io, now, result, effects),
                 OpKind::Recv => {
-                    let earliest = self.phases.submitted.unwrap_or(now);
                     let at = io.watch.mono_of(received_at).filter(|at| *at <= now);
+                    if let Some(at) = at {
+                        self.redate(at);
+                    }
+                    let earliest = self.phases.submitted.unwrap_or(now);
                     self.is_unasked =
                         self.may_try_anew() && at.is_some_and(|at| at.after(CLOCKS_AGREE) < self.asked_at);
                     self.received_at = at.map(|at| at.max(earliest));

@@ -24,6 +24,8 @@ const BACKLOG_WAKE: Duration = Duration::from_micros(50);
 /// Most that the work for one completion, command or run takes, the kernel's part included. A turn that lasts longer
 /// than all of its work was interrupted.
 const WORK_MAX: Duration = Duration::from_micros(100);
+/// To send a request takes the kernel less, the peer's side of the loopback interface included.
+const PASS_STEP_MAX: Duration = Duration::from_micros(25);
 /// A run begins with connect, send and receive, and one pass over a ring runs so many of them (Linux 6.13; before that
 /// all there are).
 const OPS_PER_CHAIN: usize = 3;
@@ -427,7 +429,9 @@ impl<R: Ring> Shard<R> {
             let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == *slot);
             if let Some(run) = run {
                 let is_known = !was_away && to.since(from) * UNWATCHED_PARTS < run.timeout;
-                run.date(&self.io, if is_known { from.after(each * place) } else { to });
+                let at = if is_known { from.after(each * place) } else { to };
+                let earliest = from.after(each.min(PASS_STEP_MAX) * place);
+                run.date_connection(&self.io, at, earliest);
             }
         }
     }
@@ -444,6 +448,8 @@ impl<R: Ring> Shard<R> {
             }
             let Some((to, count)) = self.io.ring.settle(now) else { break };
             let each = to.since(now).checked_div(count).unwrap_or_default();
+            // What the pass took beyond its work, the thread was away: nobody knows before which of these.
+            let away = each.saturating_sub(PASS_STEP_MAX);
             let mut place = 0;
             while let Some(completion) = self.io.ring.next_completion(to) {
                 place += 1;
@@ -452,7 +458,7 @@ impl<R: Ring> Shard<R> {
                     OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => to,
                 };
                 let run = self.runs[completion.slot.at()].as_mut().filter(|run| run.slot == completion.slot);
-                if run.is_some_and(|run| run.note_off(&self.io, &completion, at)) {
+                if run.is_some_and(|run| run.note_off(&self.io, &completion, at, away * place)) {
                     unsent -= usize::from(self.note_begun(at, completion.slot));
                 }
                 self.completed(at, completion, out);
