@@ -78,6 +78,8 @@ fn tcp_targets() {
     assert_eq!(tcp(Some("db"), PortRef::Number(5432)), target(Host::Name("db".into()), 5432));
     let error = "strconv.Atoi: parsing \"not-found\": invalid syntax".into();
     assert_eq!(tcp(None, name("not-found")), Target::Broken { error }, "RES-12");
+    let error = "invalid port number: -1".into();
+    assert_eq!(tcp(None, PortRef::Number(-1)), Target::Broken { error }, "TCP-02");
 }
 
 struct UrlCase {
@@ -226,6 +228,20 @@ fn a_line_break_in_a_header_never_reaches_the_wire() {
     let action = HttpGetAction { headers, ..get(PortRef::Number(80), "/") };
     let error = "net/http: invalid header field value for \"X-A\"".into();
     assert_eq!(resolve(&Handler::HttpGet(action), &with_port(), ip("10.1.2.3")), Target::Broken { error });
+}
+
+#[test]
+fn a_hook_asks_for_what_it_names() {
+    for (id, headers, extra) in
+        [("HOOK-02", vec![], None), ("HOOK-03", vec![("Foo".into(), "bar".into())], Some("Foo: bar"))]
+    {
+        let action = HttpGetAction { host: Some("foo".into()), headers, ..get(PortRef::Number(8080), "bar") };
+        let target = http(&action, &with_port(), ip("10.1.2.3"), Purpose::Hook).unwrap();
+        assert_eq!((&*target.url, target.port), ("http://foo:8080/bar", 8080), "{id}");
+        assert!(target.request.starts_with(b"GET /bar HTTP/1.1\r\nHost: foo:8080\r\n"), "{id}");
+        let found = lines(&target).into_iter().find(|line| line.starts_with("Foo"));
+        assert_eq!(found.as_deref(), extra, "{id}");
+    }
 }
 
 #[test]
