@@ -334,6 +334,11 @@ fn https_targets() {
     let named = target(&action("secure.example.com", None));
     assert_eq!(&*named.url, "https://secure.example.com:8443/secure", "RES-27");
     assert_eq!(named.tls().map(|tls| &tls.server_name), Some(&server_name("secure.example.com")));
+    for (id, path) in [("RES-17", "/path"), ("RES-19", "/path?bar")] {
+        let port = PortRef::Number(93);
+        let found = target(&HttpGetAction { port, path: path.into(), ..action("localhost", None) });
+        assert_eq!(*found.url, format!("https://localhost:93{path}"), "{id}");
+    }
     let other = target(&action("10.0.0.1", Some("other.example")));
     assert_eq!(other.tls().map(|tls| &tls.server_name), Some(&server_name("other.example")));
     assert_eq!(lines(&other)[0], "Host: 10.0.0.1:8443");
