@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod clock;
 mod differential;
+mod conformance;
 mod ebpf;
 mod fixtures;
 mod fuzz;
@@ -46,6 +47,8 @@ enum Task {
     Differential(differential::DifferentialArgs),
     /// Measure defib and compare with its promises
     Bench(bench::BenchArgs),
+    /// Run the test of every conformance case and say what is missing (docs/conformance.md)
+    Conformance(conformance::ConformanceArgs),
     /// Plant bugs in a copy of the tree; the simulation has to find each
     Planted,
     /// Run the first example and put what it prints into README.md
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::VerifyEbpf(args) => ebpf::verify(&repo, args.install()),
         Task::Fuzz(args) => fuzz::run(&repo, &args),
         Task::Differential(args) => differential::run(&repo, &args),
+        Task::Conformance(args) => conformance::run(&repo, &args),
         Task::Planted => planted::run(&repo),
         Task::Picture => picture::run(&repo),
         Task::Bench(args) => bench::run(&repo, &args),

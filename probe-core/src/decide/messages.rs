@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::go_duration::GoDuration;
 use crate::model::event::Reason;
-use crate::model::pod::PodSpec;
+use crate::model::pod::{Hook, PodSpec};
 use crate::model::probe::{ProbeKind, RunResult, Target, Verdict};
 use crate::model::runtime::{OomFacts, OomLimit, OomVictim, StartError};
 use crate::model::text::visible_line;
@@ -36,6 +36,22 @@ pub const POST_START_HOOK_FAILED: &str = "PostStartHook failed";
 pub const KILLED_BY_POST_START_HOOK: &str = "FailedPostStartHook";
 /// Message of the event `FailedPreStopHook`.
 pub const PRE_STOP_HOOK_FAILED: &str = "PreStopHook failed";
+
+/// Why a hook failed, for the log and the waiting message; the event does not say it (kubelet-semantics 13). `error`
+/// ends with what the command or the server said, [`hook_error`].
+pub fn hook_failed(hook: &Hook, pod: &PodSpec, container: &str, error: &str) -> String {
+    let what = match hook {
+        Hook::Exec(action) => format!("Exec lifecycle hook ([{}])", action.command.join(" ")),
+        Hook::HttpGet(action) => format!("HTTP lifecycle hook ({})", action.path),
+        Hook::Sleep { seconds } => format!("Sleep lifecycle hook ({seconds})"),
+    };
+    format!("{what} for Container {container:?} in Pod {:?} failed - error: {error}", pod.full_name())
+}
+
+/// An error and what was said with it.
+pub fn hook_error(error: &str, said: &str) -> String {
+    format!("{error}, message: {said:?}")
+}
 
 /// Event `NodePorts` of a pod that came too late for its ports, and the status message that goes with it.
 pub const NODE_PORTS_EVENT: &str =

@@ -317,7 +317,7 @@ fn ticks_come_on_the_grid_and_a_slow_run_is_followed_at_once() {
     sim.world.listen(addr(), Behaviour::answer(Duration::from_millis(250), OK));
     sim.inputs.push(arm_every(0, 1, Duration::from_millis(100)));
     sim.run_until(at_ms(1_990));
-    // 250 ms each, back to back, never in a burst.
+    // WRKX-08: 250 ms each, back to back, never in a burst.
     assert_eq!(sim.outcomes().len(), 3);
     sim.finish();
 }
@@ -345,7 +345,7 @@ fn wrkx_07_a_trigger_runs_now_and_restarts_the_ticker() {
     sim.inputs.push(ProbeCmd::Trigger { probe: key(0), generation: 9 });
     sim.run_until(at_ms(25_500));
     let due: Vec<u64> = sim.outcomes().iter().map(|(_, o)| o.result.phases.due.as_ns() / 1_000_000).collect();
-    assert_eq!(due, [1_000, 5_000, 15_000, 25_000]);
+    assert_eq!(due, [1_000, 5_000, 15_000, 25_000], "WRKX-07");
     sim.finish();
 }
 

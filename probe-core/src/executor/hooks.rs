@@ -95,7 +95,7 @@ impl Pod {
             }
             Hook::HttpGet(action) => {
                 let target = target::http(action, spec, context.config.pod_ip, Purpose::Hook)
-                    .map_err(|error| Box::<str>::from(error.to_string()))?;
+                    .map_err(|error| Box::<str>::from(messages::hook_error(&error.to_string(), "")))?;
                 let timeout = timeout.unwrap_or(HTTP_HOOK_TIMEOUT);
                 let ticket = context.ask(question);
                 let target = Arc::new(Target::Http(target));
@@ -143,8 +143,9 @@ impl Pod {
         }
         self.run(ix, pid, at);
         if let Err(error) = result {
-            tracing::warn!(instance = ?instance, %error, "postStart hook failed");
             let pod = Arc::clone(&self.spec);
+            let error = self.why_failed(ix, pod.containers[ix.at()].post_start.as_ref(), error);
+            tracing::warn!("{error}");
             let message = messages::POST_START_HOOK_FAILED.to_owned();
             context.event(&pod, ix, Reason::FailedPostStartHook, message);
             let message = messages::KILLED_BY_POST_START_HOOK.to_owned();
@@ -178,9 +179,15 @@ impl Pod {
     }
 
     fn pre_stop_failed(&self, ix: ContainerIx, error: &str, context: &mut Context) {
-        tracing::warn!(pod = %self.spec.full_name(), %error, "preStop hook failed");
+        let hook = self.spec.containers[ix.at()].pre_stop.as_ref();
+        tracing::warn!("{}", self.why_failed(ix, hook, error.into()));
         let message = messages::PRE_STOP_HOOK_FAILED.to_owned();
         context.event(&self.spec, ix, Reason::FailedPreStopHook, message);
+    }
+
+    fn why_failed(&self, ix: ContainerIx, hook: Option<&Hook>, error: Box<str>) -> Box<str> {
+        let name = &self.spec.containers[ix.at()].name;
+        hook.map_or(error.clone(), |hook| messages::hook_failed(hook, &self.spec, name, &error).into())
     }
 
     /// The answer to an exec that was asked for with a ticket.
@@ -234,14 +241,15 @@ fn reply(ticket: Ticket, run: RunResult, context: &mut Context) {
 }
 
 fn exec_hook_result(result: &ExecResult) -> HookResult {
-    match result {
-        ExecResult::Exited { status: ExitStatus::Code(0), .. } => Ok(()),
+    let text = match result {
+        ExecResult::Exited { status: ExitStatus::Code(0), .. } => return Ok(()),
         ExecResult::Exited { status, output } => {
-            Err(format!("command exited with {}, message: {output:?}", status.exit_code()).into())
+            messages::hook_error(&format!("command exited with {}", status.exit_code()), output)
         }
-        ExecResult::TimedOut => Err("command timed out".into()),
-        ExecResult::Failed { error } => Err(error.clone()),
-    }
+        ExecResult::TimedOut => messages::hook_error("command timed out", ""),
+        ExecResult::Failed { error } => messages::hook_error(error, ""),
+    };
+    Err(text.into())
 }
 
 /// Any answer of the server counts; only a request that got none fails (kubernetes
@@ -250,5 +258,5 @@ fn http_hook_result(run: &RunResult) -> HookResult {
     let detail = run.detail.as_deref().unwrap_or_default();
     let answered = run.verdict != Verdict::Failure || detail.starts_with("HTTP probe failed with statuscode");
     let judged = !matches!(run.verdict, Verdict::Errored | Verdict::Inconclusive);
-    if answered && judged { Ok(()) } else { Err(detail.into()) }
+    if answered && judged { Ok(()) } else { Err(messages::hook_error(detail, "").into()) }
 }

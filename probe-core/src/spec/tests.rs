@@ -54,6 +54,7 @@ fn check(cases: &[Case]) {
     }
 }
 
+// Reason for length: one table.
 #[test]
 fn numbers_of_a_probe() {
     let exec = json!({"command": ["x"]});
@@ -88,6 +89,16 @@ fn numbers_of_a_probe() {
             ],
         },
         Case {
+            id: "VAL-08",
+            probe: "readinessProbe",
+            value: json!({"exec": exec, "periodSeconds": -1, "successThreshold": -1, "failureThreshold": -1}),
+            errors: &[
+                "readinessProbe.periodSeconds: Invalid value: -1: must be greater than or equal to 0",
+                "readinessProbe.successThreshold: Invalid value: -1: must be greater than or equal to 0",
+                "readinessProbe.failureThreshold: Invalid value: -1: must be greater than or equal to 0",
+            ],
+        },
+        Case {
             id: "VAL-17",
             probe: "livenessProbe",
             value: json!({"exec": exec, "successThreshold": 2}),
@@ -114,6 +125,14 @@ fn numbers_of_a_probe() {
             ],
         },
         Case {
+            id: "VAL-20",
+            probe: "livenessProbe",
+            value: json!({"exec": exec, "terminationGracePeriodSeconds": 0}),
+            errors: &[
+                "livenessProbe.terminationGracePeriodSeconds: Invalid value: 0: must be greater than 0",
+            ],
+        },
+        Case {
             id: "VAL-21",
             probe: "readinessProbe",
             value: json!({"exec": exec, "terminationGracePeriodSeconds": 5}),
@@ -127,8 +146,9 @@ fn numbers_of_a_probe() {
 #[test]
 fn handlers_of_a_probe() {
     check(&[
+        Case { id: "VAL-01", probe: "livenessProbe", value: Value::Null, errors: &[] },
         Case {
-            id: "VAL-04",
+            id: "VAL-04 PRB-02",
             probe: "livenessProbe",
             value: json!({}),
             errors: &["livenessProbe: Required value: must specify a handler type"],
@@ -161,7 +181,57 @@ fn handlers_of_a_probe() {
                 "livenessProbe.httpGet.scheme: Unsupported value: \"FTP\": supported values: \"HTTP\", \"HTTPS\"",
             ],
         },
+        Case {
+            id: "VAL-14 in small letters",
+            probe: "livenessProbe",
+            value: json!({"httpGet": {"port": 80, "scheme": "http"}}),
+            errors: &[
+                "livenessProbe.httpGet.scheme: Unsupported value: \"http\": supported values: \"HTTP\", \"HTTPS\"",
+            ],
+        },
+        Case {
+            id: "VAL-15",
+            probe: "livenessProbe",
+            value: json!({"httpGet": {"port": 80, "httpHeaders": [{"name": "X:Foo", "value": "bar"}]}}),
+            errors: &[
+                "livenessProbe.httpGet.httpHeaders: Invalid value: \"X:Foo\": a valid HTTP header must consist of \
+                 alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')",
+            ],
+        },
+        Case {
+            id: "HOOK-05",
+            probe: "lifecycle",
+            value: json!({"preStop": {}}),
+            errors: &["lifecycle.preStop: Required value: must specify a handler type"],
+        },
     ]);
+}
+
+/// VAL-23 and VAL-24: sidecars are looked at like all others, ephemeral containers have no probes. PRB-08: nor has
+/// anything a kind of probe that is not known.
+#[test]
+fn probes_in_other_places() {
+    let probe = json!({"exec": {"command": ["x"]}, "timeoutSeconds": -1});
+    let mut pod = with_field("livenessProbe", &Value::Null);
+    pod["spec"]["initContainers"] =
+        json!([{"name": "s", "command": ["x"], "restartPolicy": "Always", "livenessProbe": probe}]);
+    let negative = "spec.initContainers[0].livenessProbe.timeoutSeconds: Invalid value: -1: \
+                    must be greater than or equal to 0";
+    assert_eq!(load_pod(&pod).unwrap_err(), [negative], "VAL-23");
+
+    for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let mut pod = with_field("livenessProbe", &Value::Null);
+        pod["spec"]["ephemeralContainers"] = json!([{"name": "e", "command": ["x"]}]);
+        pod["spec"]["ephemeralContainers"][0][field] = json!({"exec": {"command": ["x"]}});
+        let forbidden = format!(
+            "spec.ephemeralContainers[0].{field}: Forbidden: cannot be set for an Ephemeral Container"
+        );
+        assert_eq!(load_pod(&pod).unwrap_err(), [forbidden], "VAL-24");
+    }
+
+    let unknown = with_field("aliveProbe", &json!({"exec": {"command": ["x"]}}));
+    let error = "strict decoding error: unknown field \"spec.containers[0].aliveProbe\"";
+    assert_eq!(load_pod(&unknown).unwrap_err(), [error], "PRB-08");
 }
 
 #[test]
@@ -211,7 +281,7 @@ fn a_pod_becomes_its_model() {
     });
     let pod = load_pod(&pod).unwrap();
     let roles: Vec<Role> = pod.containers.iter().map(|container| container.role).collect();
-    // VAL-23: a sidecar may have probes.
+    // A sidecar may have probes.
     assert_eq!(roles, [Role::Init, Role::Sidecar, Role::Regular]);
     assert_eq!(pod.restart_policy, RestartPolicy::Always);
     assert_eq!((pod.termination_grace_s, pod.base_dir.to_str()), (30, Some("/srv")));

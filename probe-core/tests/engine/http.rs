@@ -176,6 +176,7 @@ fn redirects_are_followed_on_the_same_host(ring: RingKind) {
         check(ids.0, server.addr, &run(&format!("/{status}//new/200"), &[]), Verdict::Success, None);
         check(ids.1, server.addr, &run(&format!("/{status}//new/500"), &[]), Verdict::Failure, failed);
     }
+    // HTTP-23 too: there is one way to follow, and it does not matter on the same host.
     check("HTTP-22", server.addr, &run("/302//success", &[]), Verdict::Success, None);
     check("HTTP-24", server.addr, &run("/302//new/500", &[]), Verdict::Failure, failed);
     check("HTTP-26", server.addr, &run("/other-port", &[]), Verdict::Failure, failed);

@@ -19,6 +19,7 @@ on_both_rings!(
     one_run_has_the_times_of_its_phases,
     statuses_decide_over_tls_too,
     bodies_of_all_sizes,
+    any_certificate_will_do,
     certificates_are_checked_when_asked,
     servers_that_do_not_speak_tls,
     a_handshake_that_hangs_ends_with_the_timeout,
@@ -38,9 +39,17 @@ struct Identity {
 }
 
 fn identity(names: &[&str]) -> Identity {
-    let key = rcgen::KeyPair::generate().unwrap();
+    identity_of(&params(names))
+}
+
+fn params(names: &[&str]) -> rcgen::CertificateParams {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    rcgen::CertificateParams::new(names).unwrap()
+}
+
+fn identity_of(params: &rcgen::CertificateParams) -> Identity {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
     let der: CertificateDer<'static> = certificate.der().clone();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -128,6 +137,22 @@ fn bodies_of_all_sizes(ring: RingKind) {
     for len in [0, 1, 9_000, 10_239, 10_240, 10_241, 16_384, 100_000, 1_000_000] {
         let result = bench.run(https(server.addr, &format!("/{len}"), None), TIMEOUT);
         check(&len.to_string(), server.addr, &result, Verdict::Success, None);
+    }
+    bench.stop();
+}
+
+fn any_certificate_will_do(ring: RingKind) {
+    let mut expired = params(&["127.0.0.1"]);
+    expired.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let mut bench = Bench::new(ring);
+    for (id, params) in [
+        ("HTTPX-05 self-signed", params(&["127.0.0.1"])),
+        ("HTTPX-05 expired", expired),
+        ("HTTPX-05 wrong name", params(&["other.example.com"])),
+    ] {
+        let server = serve_quietly(&identity_of(&params), |_| response(200, ""));
+        let result = bench.run(https(server.addr, "/", None), TIMEOUT);
+        check(id, server.addr, &result, Verdict::Success, None);
     }
     bench.stop();
 }

@@ -26,6 +26,7 @@ fn a_command_runs_like_the_container() {
         exited(3, &format!("from the spec\n{home}\nout\noops\n"))
     });
     assert_eq!(run("cat"), exited(0, ""), "stdin is empty");
+    // EXEC-03
     let ExecResult::Exited { output, .. } = run("head -c 100000 /dev/zero | tr '\\0' x") else { panic!() };
     assert_eq!(output.len(), PROBE_OUTPUT_MAX_BYTES);
     // Ends with its main process, whatever holds the pipes.

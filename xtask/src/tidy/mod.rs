@@ -4,6 +4,7 @@
 //! and the cure, stand in the text of its finding.
 
 mod arrows;
+mod conformance;
 mod docs;
 mod rust;
 mod sizes;
@@ -41,6 +42,7 @@ pub fn run(repo: &Repo) -> Result<()> {
     let files = repo.files()?;
     let mut findings = Vec::new();
     let mut sources = Vec::new();
+    let mut cases = String::new();
     for path in &files {
         let bytes = std::fs::read(repo.path(path)).with_context(|| format!("cannot read {path}"))?;
         findings.extend(text::large_binary(path, &bytes));
@@ -48,6 +50,9 @@ pub fn run(repo: &Repo) -> Result<()> {
         findings.extend(text::machine_paths(path, &content));
         if docs::is_checked(path) {
             findings.extend(docs::named_paths(path, &content, &files));
+        }
+        if path == conformance::PATH {
+            cases.clone_from(&content);
         }
         if path.ends_with(".rs") {
             sources.push(Source::parse(path, content).with_context(|| format!("cannot parse {path}"))?);
@@ -62,6 +67,7 @@ pub fn run(repo: &Repo) -> Result<()> {
         findings.extend(arrows::check(source));
         findings.extend(sizes::check(source));
     }
+    findings.extend(conformance::check(&cases, &sources));
     findings.sort();
     for finding in &findings {
         println!("{finding}");

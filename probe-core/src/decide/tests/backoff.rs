@@ -1,6 +1,5 @@
-//! Group BO under virtual time: a container that is restarted by the decisions alone.
-//!
-//! BO-10 (entries lost when kubelet restarts) is a documented difference: defib keeps them (design 9.12).
+//! Group BO under virtual time: a container that is restarted by the decisions alone. BO-10 is about the agent, so it is
+//! among the executor's tests.
 
 use std::time::Duration;
 

@@ -60,6 +60,8 @@ fn started_and_ready() {
     let (startup_probe, readiness_probe) = ((true, false), (false, true));
     let cases = [
         base("MGR-10", regular, (true, true)),
+        base("PRB-01", regular, (true, true)),
+        base("PRB-01 sidecar", sidecar, (true, true)),
         ReadyCase { has: readiness_probe, readiness: success, ..base("MGR-11", regular, (true, true)) },
         ReadyCase { has: readiness_probe, ..base("MGR-12", regular, (true, false)) },
         ReadyCase { has: readiness_probe, readiness: failure, ..base("MGR-13", regular, (true, false)) },
@@ -93,10 +95,13 @@ fn started_and_ready() {
 #[test]
 fn how_an_instance_ended() {
     let ended = |status| terminated(status, false, wall_s(1), wall_s(2), container_id(1));
+    let for_memory = |status| terminated(status, true, wall_s(1), wall_s(2), container_id(1));
     let signal = |number| ExitStatus::Signal { number, core_dumped: false };
     let cases = [
         ("ST-01", ended(ExitStatus::Code(0)), "Completed", 0, None),
         ("ST-02", ended(ExitStatus::Code(3)), "Error", 3, None),
+        ("ST-04", for_memory(signal(9)), "OOMKilled", 137, Some(9)),
+        ("ST-04 and an end of its own", for_memory(ExitStatus::Code(1)), "OOMKilled", 1, None),
         ("ST-08", start_failed("no such file", wall_s(2), container_id(1)), "StartError", 128, None),
         ("15: SIGTERM", ended(signal(15)), "Error", 143, Some(15)),
         ("15: SIGKILL", ended(signal(9)), "Error", 137, Some(9)),

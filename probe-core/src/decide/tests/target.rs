@@ -78,6 +78,8 @@ fn tcp_targets() {
     assert_eq!(tcp(Some("db"), PortRef::Number(5432)), target(Host::Name("db".into()), 5432));
     let error = "strconv.Atoi: parsing \"not-found\": invalid syntax".into();
     assert_eq!(tcp(None, name("not-found")), Target::Broken { error }, "RES-12");
+    let error = "invalid port number: -1".into();
+    assert_eq!(tcp(None, PortRef::Number(-1)), Target::Broken { error }, "TCP-02");
 }
 
 struct UrlCase {
@@ -229,6 +231,20 @@ fn a_line_break_in_a_header_never_reaches_the_wire() {
 }
 
 #[test]
+fn a_hook_asks_for_what_it_names() {
+    for (id, headers, extra) in
+        [("HOOK-02", vec![], None), ("HOOK-03", vec![("Foo".into(), "bar".into())], Some("Foo: bar"))]
+    {
+        let action = HttpGetAction { host: Some("foo".into()), headers, ..get(PortRef::Number(8080), "bar") };
+        let target = http(&action, &with_port(), ip("10.1.2.3"), Purpose::Hook).unwrap();
+        assert_eq!((&*target.url, target.port), ("http://foo:8080/bar", 8080), "{id}");
+        assert!(target.request.starts_with(b"GET /bar HTTP/1.1\r\nHost: foo:8080\r\n"), "{id}");
+        let found = lines(&target).into_iter().find(|line| line.starts_with("Foo"));
+        assert_eq!(found.as_deref(), extra, "{id}");
+    }
+}
+
+#[test]
 fn a_hook_without_a_port_uses_80() {
     let target = http(&get(name(""), "bar"), &with_port(), ip("10.1.2.3"), Purpose::Hook).unwrap();
     assert_eq!(&*target.url, "http://10.1.2.3:80/bar", "HOOK-04 on http");
@@ -318,6 +334,11 @@ fn https_targets() {
     let named = target(&action("secure.example.com", None));
     assert_eq!(&*named.url, "https://secure.example.com:8443/secure", "RES-27");
     assert_eq!(named.tls().map(|tls| &tls.server_name), Some(&server_name("secure.example.com")));
+    for (id, path) in [("RES-17", "/path"), ("RES-19", "/path?bar")] {
+        let port = PortRef::Number(93);
+        let found = target(&HttpGetAction { port, path: path.into(), ..action("localhost", None) });
+        assert_eq!(*found.url, format!("https://localhost:93{path}"), "{id}");
+    }
     let other = target(&action("10.0.0.1", Some("other.example")));
     assert_eq!(other.tls().map(|tls| &tls.server_name), Some(&server_name("other.example")));
     assert_eq!(lines(&other)[0], "Host: 10.0.0.1:8443");

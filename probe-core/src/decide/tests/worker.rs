@@ -331,6 +331,28 @@ fn sequences_of_runs() {
 }
 
 #[test]
+fn what_a_run_counts_as() {
+    for kind in ProbeKind::ALL {
+        let fresh = {
+            let mut worker = Worker::new(kind, &thresholds(1, 1));
+            worker.bind(FIRST);
+            worker
+        };
+        for (id, verdict, expected) in [
+            ("PRB-03", Verdict::Failure, Some(Failure)),
+            ("PRB-04", Verdict::Success, Some(Success)),
+            ("PRB-05", Verdict::Warning, Some(Success)),
+            ("PRB-07", Verdict::Errored, fresh.result(FIRST)),
+            ("nobody can judge it", Verdict::Inconclusive, fresh.result(FIRST)),
+        ] {
+            let mut worker = fresh.clone();
+            worker.on_verdict(verdict);
+            assert_eq!(worker.result(FIRST), expected, "{id} {kind:?}");
+        }
+    }
+}
+
+#[test]
 fn stopping_removes_the_result() {
     // WRK-15; that stop may be called any number of times is so by construction.
     for kind in ProbeKind::ALL {

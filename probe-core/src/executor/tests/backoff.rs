@@ -273,3 +273,27 @@ fn a_slow_end_holds_up_only_its_own_container() {
         ],
     }]);
 }
+
+/// BO-10: an agent that starts again ends what ran before and knows nothing of it, neither its back-off nor its count.
+#[test]
+fn a_new_agent_starts_everything_at_once() {
+    let spec = || one(RestartPolicy::Always, |_| {});
+    let runs = [(0, vec![Run::exits(1_000, 1)])];
+    let started = |steps: Vec<Step>| {
+        let mut node = super::world::Node::new("BO-10", spec(), &runs);
+        node.take(Step::Add(spec()));
+        steps.into_iter().for_each(|step| node.take(step));
+        node.starts(0)
+    };
+    let waits = Step::Shows(
+        0,
+        "waiting CrashLoopBackOff: back-off 10s restarting failed container=c \
+         pod=p_ns(00000000-0000-0000-0000-000000000007), restarts 1, last Error 1",
+    );
+    assert_eq!(started(vec![Step::Until(5_000), waits]), 2);
+    let fresh = Step::Shows(0, "running, ready, restarts 0");
+    assert_eq!(
+        started(vec![fresh, Step::Until(1_000), Step::Shows(0, "running, ready, restarts 1, last Error 1")]),
+        2
+    );
+}

@@ -227,6 +227,39 @@ fn post_start_hooks() {
             ],
         },
         Case {
+            id: "HOOK-07: the event says less, the state says why",
+            pod: one(
+                RestartPolicy::Always,
+                post_start(Hook::HttpGet(HttpGetAction::plain(None, PortRef::Number(81), "bar"))),
+            ),
+            runs: vec![(0, vec![Run { cleanup_ms: 1_000, ..Run::FOREVER }])],
+            steps: vec![
+                Step::OnceDone(Verdict::Failure, "connection refused"),
+                Step::Shows(
+                    0,
+                    "waiting PostStartHookError: HTTP lifecycle hook (bar) for Container \"c\" in Pod \
+                     \"p_ns(00000000-0000-0000-0000-000000000007)\" failed - error: connection refused, \
+                     message: \"\", restarts 0, last Error 143",
+                ),
+                Step::Says(&[
+                    "0.000 start c.0",
+                    "0.000 once http://127.0.0.1:81/bar",
+                    "0.000 FailedPostStartHook PostStartHook failed",
+                    "0.000 Killing FailedPostStartHook",
+                    "0.000 stop c.0 grace 30",
+                ]),
+            ],
+        },
+        Case {
+            id: "HOOK-01",
+            pod: one(
+                RestartPolicy::Always,
+                post_start(Hook::Exec(ExecAction { command: vec!["ls".into(), "-a".into()] })),
+            ),
+            runs: vec![],
+            steps: vec![Step::Says(&["0.000 start c.0", "0.000 exec c.0 [ls -a] timeout -"])],
+        },
+        Case {
             id: "a sleep",
             pod: with_liveness(Hook::Sleep { seconds: 3 }),
             runs: vec![],

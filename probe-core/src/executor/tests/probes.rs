@@ -182,6 +182,7 @@ fn gates_and_thresholds() {
     ]);
 }
 
+// Reason for length: scripts as data.
 #[test]
 fn exec_probes() {
     let pod = || one(RestartPolicy::Always, |c| c.liveness = Some(exec()));
@@ -211,7 +212,23 @@ fn exec_probes() {
             ],
         },
         Case {
-            id: "a run that errs is tried three times, then said, and counts nothing",
+            id: "EXEC-01 EXEC-02: whoever exits with 0 passes",
+            pod: one(RestartPolicy::Always, |c| c.readiness = Some(exec())),
+            runs: vec![],
+            steps: vec![
+                Step::Shows(0, "running, restarts 0"),
+                Step::ExecDue(0, READINESS),
+                exited(0),
+                Step::Shows(0, "running, ready, restarts 0"),
+                Step::Says(&[
+                    "0.000 start c.0",
+                    "0.000 exec c.0 [test it] timeout 1",
+                    "0.000 exec probe ended",
+                ]),
+            ],
+        },
+        Case {
+            id: "EXEC-04: a run that errs is tried three times, then said, and counts nothing",
             pod: pod(),
             runs: vec![],
             steps: vec![
