@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use test_support::{AFTER_A_WHILE, SOON, World, eventually};
+use test_support::{AFTER_A_WHILE, Freezer, SOON, World, eventually, pass};
 use tonic::codegen::BoxStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -354,4 +354,20 @@ fn a_stop_cuts_the_calls() {
     // The connection has ended, with a reset or without.
     while call.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_prober_that_was_away_judges_no_silence() {
+    let world = World::new();
+    let listener = listen(&world, MUTE);
+    let mut probe = world.start(&["probe", &format!("grpc://127.0.0.1:{MUTE}"), "--timeout", "3s"]);
+    let (_call, _) = listener.accept().expect("the probe comes");
+    let freezer = Freezer::around(probe.pid());
+    freezer.freeze();
+    pass(Duration::from_secs(4));
+    freezer.thaw();
+    assert_eq!(probe.wait(), 1, "{}", probe.printed());
+    let text = "inconclusive: timeout: failed to connect service \"127.0.0.1:5003\" within 3s: context deadline \
+                exceeded; not judged: the prober itself did not run for ";
+    assert!(probe.events().all().iter().any(|line| line.starts_with(text)), "{}", probe.printed());
 }
