@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use test_support::{AFTER_A_WHILE, Freezer, SOON, World, eventually, pass};
+use test_support::{AFTER_A_WHILE, Freezer, SOON, World, eventually, pass, procs};
 use tonic::codegen::BoxStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -370,4 +370,37 @@ fn a_prober_that_was_away_judges_no_silence() {
     let text = "inconclusive: timeout: failed to connect service \"127.0.0.1:5003\" within 3s: context deadline \
                 exceeded; not judged: the prober itself did not run for ";
     assert!(probe.events().all().iter().any(|line| line.starts_with(text)), "{}", probe.printed());
+}
+
+const ILL: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: ill
+  annotations: {defib.dev/readiness.period-ms: "20", defib.dev/readiness.timeout-ms: "20"}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - {name: a, command: [sleep, '100000'], readinessProbe: {grpc: {port: 5001, service: hangs}}}
+  - {name: b, command: [sleep, '100000'], readinessProbe: {grpc: {port: 5003}}}
+  - {name: c, command: [sleep, '100000'], readinessProbe: {grpc: {port: 5005}}}
+"#;
+
+#[test]
+fn ill_servers_leave_no_descriptors_behind() {
+    let world = World::new();
+    let _reporter = serve_all(&world);
+    let mut agent = world.run(&[&world.write("pod.yaml", ILL)], &[]);
+    let after = |runs: usize| {
+        let mut from = 0;
+        for _ in 0..runs {
+            from = agent.wait_from(from, "Readiness probe failed: ", AFTER_A_WHILE).0 + 1;
+        }
+        procs::open_descriptors(agent.pid())
+    };
+    let (few, many) = (after(30), after(600));
+    // In flight at a moment: one call for each container, and the connections of a few that have just ended.
+    assert!(many < few + 30, "{few} descriptors after 30 runs, {many} after 600");
+    assert_eq!(agent.terminate(), 0, "{}", agent.printed());
+    world.assert_nothing_left();
 }
