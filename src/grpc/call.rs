@@ -13,9 +13,10 @@ use probe_core::model::time::Mono;
 use probe_core::sys::clock;
 use rustix::io::Errno;
 use tokio::net::TcpStream;
+use tonic::Code;
 
 use super::rpc::{self, Said, Seen};
-use super::watched::{self, Waited};
+use super::watched;
 
 /// How an attempt ended.
 enum End {
@@ -41,33 +42,34 @@ async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
     let seen = Arc::new(Seen::default());
     let waited = watched::wait(talk(target, submitted.after(timeout), &seen), timeout).await;
     let done = clock::now().mono;
-    let (end, away) = match &waited {
-        Waited::Done(End::CannotDial(error)) => (CallEnd::CannotDial { error }, Duration::ZERO),
-        Waited::Done(End::Said(Said::Answered { status })) => {
-            (CallEnd::Answered { status: *status }, Duration::ZERO)
+    // What is said after the deadline is the deadline's doing, whoever says it.
+    let is_late = done.since(submitted) >= timeout;
+    let (end, excuse) = match &waited.done {
+        Some(End::CannotDial(error)) => (CallEnd::CannotDial { error }, Duration::ZERO),
+        Some(End::Said(Said::Answered { status })) => (CallEnd::Answered { status: *status }, Duration::ZERO),
+        Some(End::Said(Said::Refused { .. } | Said::Broke { .. })) if is_late => {
+            (CallEnd::TimedOut, waited.away)
         }
-        // What the deadline broke is the deadline's, whoever says so first.
-        Waited::Done(End::Said(Said::Refused { .. })) if done.since(submitted) >= timeout => {
-            (CallEnd::TimedOut, Duration::ZERO)
-        }
-        Waited::Done(End::Said(Said::Refused { code, message })) => {
+        Some(End::Said(Said::Refused { code, message })) => {
             (CallEnd::Refused { code: *code, message }, Duration::ZERO)
         }
-        Waited::Silent { away } if seen.connected().is_some() => (CallEnd::TimedOut, *away),
-        // A refusal is an answer.
-        Waited::Silent { away } => {
-            (CallEnd::NotConnected, if seen.was_refused() { Duration::ZERO } else { *away })
+        Some(End::Said(Said::Broke { message })) => {
+            (CallEnd::Refused { code: Code::Unavailable.into(), message }, waited.away)
         }
+        None if seen.connected().is_some() => (CallEnd::TimedOut, waited.away),
+        // A refusal is an answer.
+        None if seen.was_refused() => (CallEnd::NotConnected, Duration::ZERO),
+        None => (CallEnd::NotConnected, waited.away),
     };
     let (verdict, detail) = judge(end, &target.addr.to_string(), timeout);
     let phases =
         Phases { due, submitted: Some(submitted), connected: seen.connected(), done, ..Phases::default() };
-    if away.is_zero() {
+    if excuse.is_zero() {
         return RunResult { verdict, detail, phases };
     }
     let detail = detail.unwrap_or_default();
     let text =
-        format!("{detail}; not judged: the prober itself did not run for {} ms of it", away.as_millis());
+        format!("{detail}; not judged: the prober itself did not run for {} ms of it", excuse.as_millis());
     RunResult { verdict: Verdict::Inconclusive, detail: Some(text.into()), phases }
 }
 

@@ -22,17 +22,27 @@ use probe_core::wire::http2::Preface;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::client::GrpcService;
-use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// What the server said, or what stands for it when the connection broke. Numbers as on the wire.
+/// What came of the call. Numbers as on the wire.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
-    Answered { status: i32 },
-    Refused { code: i32, message: String },
+    Answered {
+        status: i32,
+    },
+    /// A status of the server other than OK.
+    Refused {
+        code: i32,
+        message: String,
+    },
+    /// The connection broke.
+    Broke {
+        message: String,
+    },
 }
 
 /// How far a run has come. A connection counts as made when the server's first frame is there, as in grpc-go: until
@@ -87,7 +97,7 @@ pub async fn check(stream: TcpStream, target: &GrpcTarget, left: Duration, seen:
     }
 }
 
-/// A status of the server as it is. What broke on the way is `Unavailable`, as in grpc-go.
+/// A status of the server, which has no cause on this side, or a broken connection.
 fn refused(status: &Status) -> Said {
     let Some(mut cause) = Error::source(status) else {
         return Said::Refused { code: status.code().into(), message: status.message().to_owned() };
@@ -95,7 +105,7 @@ fn refused(status: &Status) -> Said {
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    Said::Refused { code: Code::Unavailable.into(), message: format!("error reading from server: {cause}") }
+    Said::Broke { message: format!("error reading from server: {cause}") }
 }
 
 /// hyper's connection as the service that the client calls.

@@ -9,13 +9,11 @@ use tokio::time::sleep;
 
 /// How the wait ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Waited<T> {
-    Done(T),
-    /// The deadline came. The longest time at a stretch in which this thread did not run; zero if it is too short
-    /// to excuse the target.
-    Silent {
-        away: Duration,
-    },
+pub struct Waited<T> {
+    /// None: the deadline came.
+    pub done: Option<T>,
+    /// The longest time at a stretch in which this thread did not run; zero if it is too short to excuse the target.
+    pub away: Duration,
 }
 
 /// Runs `work` until it is done or `timeout` is over. While it waits it looks at the clock twice in each part of the
@@ -26,11 +24,12 @@ pub async fn wait<T>(work: impl Future<Output = T>, timeout: Duration) -> Waited
     let deadline = now.after(timeout);
     let look_every = (timeout / (2 * UNWATCHED_PARTS)).max(Duration::from_millis(1));
     let mut away = Duration::ZERO;
-    while now < deadline {
+    let mut done = None;
+    while done.is_none() && now < deadline {
         let look = now.after(look_every).min(deadline);
         tokio::select! {
             biased;
-            done = &mut work => return Waited::Done(done),
+            end = &mut work => done = Some(end),
             () = sleep(look.since(now)) => {}
         }
         now = clock::now().mono;
@@ -38,14 +37,17 @@ pub async fn wait<T>(work: impl Future<Output = T>, timeout: Duration) -> Waited
     }
     // The kernel may have the answer, and tasks between it and the call have not run yet.
     for _ in 0..GRPC_LAST_PASSES {
+        if done.is_some() {
+            break;
+        }
         tokio::select! {
             biased;
-            done = &mut work => return Waited::Done(done),
+            end = &mut work => done = Some(end),
             () = tokio::task::yield_now() => {}
         }
     }
     let excuses = away >= UNWATCHED_MIN && away * UNWATCHED_PARTS >= timeout;
-    Waited::Silent { away: if excuses { away } else { Duration::ZERO } }
+    Waited { done, away: if excuses { away } else { Duration::ZERO } }
 }
 
 #[cfg(test)]
@@ -66,10 +68,11 @@ mod tests {
     #[test]
     fn what_is_done_is_done() {
         block_on(async {
-            assert_eq!(wait(async { 1 }, Duration::ZERO).await, Waited::Done(1));
-            assert_eq!(wait(async { 1 }, Duration::from_secs(9)).await, Waited::Done(1));
+            let done = Waited { done: Some(1), away: Duration::ZERO };
+            assert_eq!(wait(async { 1 }, Duration::ZERO).await, done);
+            assert_eq!(wait(async { 1 }, Duration::from_secs(9)).await, done);
             let silent = wait(std::future::pending::<()>(), Duration::ZERO).await;
-            assert_eq!(silent, Waited::Silent { away: Duration::ZERO });
+            assert_eq!(silent, Waited { done: None, away: Duration::ZERO });
         });
     }
 
@@ -81,8 +84,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let waited = block_on(wait(blocking, Duration::from_millis(100)));
-        let Waited::Silent { away } = waited else { panic!("{waited:?}") };
-        assert!(away >= Duration::from_millis(40), "{away:?}");
+        assert!(waited.done.is_none() && waited.away >= Duration::from_millis(40), "{waited:?}");
     }
 
     #[test]
@@ -93,7 +95,7 @@ mod tests {
                 be_busy(Duration::from_millis(30));
                 answer.send(7).unwrap();
             });
-            assert_eq!(wait(answered, Duration::from_millis(10)).await, Waited::Done(Ok(7)));
+            assert_eq!(wait(answered, Duration::from_millis(10)).await.done, Some(Ok(7)));
         });
     }
 }
