@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod doctor;
 mod files;
+mod grpc;
 mod logging;
 mod logs;
 mod paths;

@@ -427,7 +427,7 @@ fn names_and_ports_are_unique_over_the_load() {
 fn what_is_not_honoured_is_named_once_and_refused_when_strict() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let text = pod_spec(
-        "volumes: [{name: v, emptyDir: {}}], containers: [{name: c, command: [x], livenessProbe: {grpc: {port: 5000}}}]",
+        "volumes: [{name: v, emptyDir: {}}], containers: [{name: c, command: [x], tty: true, livenessProbe: {grpc: {port: 5000}}}]",
     );
     let output = validate_text(&dir, text.as_bytes(), &[]);
     assert_eq!((output.code, output.stdout.as_str()), (0, "pod/p valid\n"));
@@ -435,7 +435,7 @@ fn what_is_not_honoured_is_named_once_and_refused_when_strict() {
     assert_eq!(
         lines,
         [
-            "warning: pod.yaml: document 1: spec.containers[0].livenessProbe.grpc: this kind of probe is not run yet: the container has no such probe",
+            "warning: pod.yaml: document 1: spec.containers[0].tty: standard input is /dev/null and there is no terminal",
             "warning: pod.yaml: document 1: spec.volumes: no volumes: the process sees the host's files",
         ]
     );

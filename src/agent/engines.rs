@@ -1,5 +1,5 @@
 //! The engine threads, and the way of their events: outcomes to the executor that owns the probe,
-//! look-ups to the resolver.
+//! look-ups to the resolver, gRPC calls to their thread.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,6 +12,7 @@ use probe_core::sys::clock;
 
 use super::executors::{Executors, local_ticket};
 use super::resolver::{Question, Resolver};
+use crate::grpc::{Call, CallDoor, Order};
 
 /// Starts engine number `n`: a thread with a ring of its own, of this kind.
 ///
@@ -22,10 +23,11 @@ pub fn start(
     ring: RingKind,
     executors: Executors,
     resolver: Resolver,
+    calls: CallDoor,
 ) -> Result<Engine, EngineError> {
     // The thread needs its own inbox, for the resolver's answers, before it can have one.
     let inbox = Arc::new(OnceLock::<Inbox>::new());
-    let routes = EventRoutes { executors, resolver, inbox: Arc::clone(&inbox) };
+    let routes = EventRoutes { executors, resolver, calls, inbox: Arc::clone(&inbox) };
     let options = RingOptions::best(ring, ENGINE_SLOTS_DEFAULT);
     let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
     let deliver = move |events: &mut Vec<ProbeEvent>| routes.deliver(events);
@@ -39,11 +41,12 @@ pub fn start(
 struct EventRoutes {
     executors: Executors,
     resolver: Resolver,
+    calls: CallDoor,
     inbox: Arc<OnceLock<Inbox>>,
 }
 
 impl EventRoutes {
-    /// Hands over what one turn of the engine brought. May wait for an executor.
+    /// Hands over what one turn of the engine brought. May wait for an executor or for the thread of gRPC calls.
     fn deliver(&self, events: &mut Vec<ProbeEvent>) {
         for event in events.drain(..) {
             match event {
@@ -58,6 +61,11 @@ impl EventRoutes {
                     let (executor, ticket) = local_ticket(ticket);
                     self.to(executor, ProbeEvent::OnceDone { ticket, outcome });
                 }
+                ProbeEvent::CallDue { call, target, timeout, due } => {
+                    let inbox = Arc::clone(&self.inbox);
+                    self.calls.give(Order::Call(Call { id: call, target, timeout, due, inbox }));
+                }
+                ProbeEvent::CallCut { call } => self.calls.give(Order::Cut(call)),
                 ProbeEvent::Resolve { ticket, host } => {
                     let inbox = Arc::clone(&self.inbox);
                     let answer_to = Box::new(move |answer| send(&inbox, answer));

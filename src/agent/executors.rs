@@ -206,7 +206,8 @@ impl Carrier {
             ProbeCmd::ExecDone { probe, generation } => {
                 (engine_of(probe, engines), ProbeCmd::ExecDone { probe, generation })
             }
-            // Answers of the resolver go to the engine that asked, never through an executor.
+            // Answers of the resolver and of gRPC calls go to the engine that asked, never through an executor.
+            ProbeCmd::CallDone { call, result } => (0, ProbeCmd::CallDone { call, result }),
             ProbeCmd::Resolved { ticket, addr } => (0, ProbeCmd::Resolved { ticket, addr }),
         }
     }

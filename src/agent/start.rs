@@ -30,6 +30,7 @@ use crate::api::{self, Api, Socket};
 use crate::cli::args::{EngineKind, SensorKind};
 use crate::cli::events::Printer;
 use crate::files;
+use crate::grpc::Calls;
 use crate::logs::LogDoor;
 use crate::rings::Rings;
 use crate::runtime::{ProcessRuntime, RuntimeConfig};
@@ -93,7 +94,8 @@ fn run_locked(
     let kernel = load_kernel(config).context("--sensor ebpf")?;
     let (executors, inboxes) = executor_queues(config.executor_shards);
     let (resolver, _resolvers) = Resolver::start().context("start the resolver threads")?;
-    let engines = start_engines(config, &executors, &resolver)?;
+    let calls = Calls::start().context("start the thread of gRPC probes")?;
+    let engines = start_engines(config, &executors, &resolver, &calls)?;
     let (version, first_version) = VersionFile::open(&config.state_dir)?;
     let store = Store::new(first_version);
     let runtime = Arc::new(start_runtime(config, spawner, &executors, kernel)?);
@@ -116,6 +118,8 @@ fn run_locked(
             tracing::error!(%error, "an engine did not end well");
         }
     }
+    // What the engines have not cut is cut now.
+    drop(calls);
     // Ends its thread and the sensor's, and leaves the cgroups. The executors end when nobody can send to them any
     // more; they hold nothing by now, so the process may as well end without waiting for them.
     drop(runtime);
@@ -129,9 +133,15 @@ fn executor_queues(shards: u16) -> (Executors, Vec<Receiver<Input>>) {
     (Executors::new(inboxes), outboxes)
 }
 
-fn start_engines(config: &Config, executors: &Executors, resolver: &Resolver) -> anyhow::Result<Vec<Engine>> {
+fn start_engines(
+    config: &Config,
+    executors: &Executors,
+    resolver: &Resolver,
+    calls: &Calls,
+) -> anyhow::Result<Vec<Engine>> {
     let mut rings = Rings::new(config.engine, |text: &str| tracing::warn!("{text}"));
-    let start = |n| rings.with(|ring| engines::start(n, ring, executors.clone(), resolver.clone()));
+    let start =
+        |n| rings.with(|ring| engines::start(n, ring, executors.clone(), resolver.clone(), calls.door()));
     (0..config.engine_shards).map(start).collect()
 }
 

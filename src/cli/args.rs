@@ -289,7 +289,7 @@ pub struct DeleteArgs {
 
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
-    /// A pod name, or an address: http://HOST:PORT/PATH, tcp://HOST:PORT
+    /// A pod name, or an address: http://HOST:PORT/PATH, tcp://HOST:PORT, grpc://HOST:PORT/SERVICE
     pub target: String,
     /// Container of the pod; may be left out when the pod has one
     pub container: Option<String>,

@@ -108,6 +108,9 @@ fn resolved(text: &str) -> anyhow::Result<Target> {
     let host = match &mut target {
         Target::Http(http) => Some(&mut http.host),
         Target::Tcp(tcp) => Some(&mut tcp.host),
+        Target::Grpc(_) => {
+            return Err(UsageError(format!("error: {text}: bench drives http:// and tcp:// only")).into());
+        }
         Target::Exec | Target::Broken { .. } => None,
     };
     if let Some(host) = host

@@ -1,11 +1,12 @@
 //! `defib probe`: one probe of a running container, or of any address, now.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
 use hyper::Method;
 use probe_core::engine;
-use probe_core::model::probe::{HttpSpecial, HttpTarget, Target, TcpClose, TcpTarget};
+use probe_core::model::probe::{GrpcTarget, Host, HttpSpecial, HttpTarget, Target, TcpClose, TcpTarget};
 use probe_core::model::tls::TlsTarget;
 use probe_core::sys::clock;
 use probe_core::wire::http1::request;
@@ -18,6 +19,7 @@ use super::resource::UsageError;
 use super::{exit, output, print, resource};
 use crate::api::result_json;
 use crate::client::{self, Patience};
+use crate::grpc;
 use crate::rings::Rings;
 
 /// Prints each phase with its time, then the verdict; the exit code is 0 for a success.
@@ -26,6 +28,7 @@ use crate::rings::Rings;
 /// The address is none, the kernel refuses a ring, or the agent does not answer.
 pub fn run(args: &ProbeArgs) -> anyhow::Result<u8> {
     let result = match target_of(&args.target)? {
+        Some(Target::Grpc(target)) => result_json(&grpc::once(&target, args.timeout)?),
         Some(target) => {
             let target = Arc::new(target);
             let mut rings = Rings::new(args.engine, |text: &str| eprintln!("warning: {text}"));
@@ -78,9 +81,11 @@ pub(super) fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
         ("tcp", _, Some(port)) => {
             Target::Tcp(TcpTarget { host: url::host_of(host), port, close: TcpClose::Reset })
         }
+        ("grpc", _, Some(port)) => Target::Grpc(grpc_target(text, host, port, &parsed.request_target())?),
+        ("grpc", _, None) => return Err(UsageError(format!("error: {text}: grpc needs a port")).into()),
         ("tcp", _, None) => return Err(UsageError(format!("error: {text}: tcp needs a port")).into()),
         _ => {
-            let text = format!("error: {text}: an address starts with http://, https:// or tcp://");
+            let text = format!("error: {text}: an address starts with http://, https://, tcp:// or grpc://");
             return Err(UsageError(text).into());
         }
     };
@@ -102,6 +107,17 @@ fn http(scheme: Scheme, host: &str, port: Option<u16>, path: &str) -> anyhow::Re
     })
 }
 
+/// The path, if there is one, names the service. The name of the host is looked up before the probe begins.
+fn grpc_target(text: &str, host: &str, port: u16, path: &str) -> anyhow::Result<GrpcTarget> {
+    let ip = match url::host_of(host) {
+        Host::Ip(ip) => ip,
+        Host::Name(_) | Host::Unix(_) => {
+            engine::resolve(host).map_err(|error| UsageError(format!("error: {text}: {error}")))?
+        }
+    };
+    Ok(GrpcTarget { addr: SocketAddr::new(ip, port), service: path.trim_start_matches('/').into() })
+}
+
 /// The port of `host:port`, `[v6]:port` or `host`.
 fn port_of(authority: &str) -> Result<Option<u16>, UsageError> {
     let after_host = match authority.rsplit_once(']') {
@@ -119,8 +135,6 @@ fn port_of(authority: &str) -> Result<Option<u16>, UsageError> {
 
 #[cfg(test)]
 mod tests {
-    use probe_core::model::probe::Host;
-
     use super::*;
 
     #[test]
@@ -137,9 +151,17 @@ mod tests {
         assert_eq!(http("http://[::1]:9/"), "9 GET / HTTP/1.1 Ip(::1)");
         let Ok(Some(Target::Tcp(tcp))) = target_of("tcp://10.0.0.1:22") else { panic!("no target") };
         assert_eq!((tcp.host, tcp.port), (Host::Ip([10, 0, 0, 1].into()), 22));
+        let Ok(Some(Target::Grpc(grpc))) = target_of("grpc://[::1]:5000/my.Service") else {
+            panic!("no target")
+        };
+        assert_eq!((grpc.addr.to_string().as_str(), &*grpc.service), ("[::1]:5000", "my.Service"));
+        let Ok(Some(Target::Grpc(grpc))) = target_of("grpc://127.0.0.1:5000") else { panic!("no target") };
+        assert_eq!(&*grpc.service, "");
         assert!(matches!(target_of("my-pod"), Ok(None)));
         assert_eq!(http("https://h/x"), "443 GET /x HTTP/1.1 Name(\"h\")");
-        for bad in ["tcp://h", "ftp://h/", "http:///x", "http://h:0/", "http://h:x/", "tcp://h:70000"] {
+        for bad in
+            ["tcp://h", "ftp://h/", "http:///x", "http://h:0/", "http://h:x/", "tcp://h:70000", "grpc://h"]
+        {
             assert!(target_of(bad).is_err(), "{bad}");
         }
     }

@@ -65,7 +65,10 @@ impl EngineWatch {
                     told.in_exec = false;
                 }
             }
-            ProbeCmd::Trigger { .. } | ProbeCmd::Once { .. } | ProbeCmd::Resolved { .. } => {}
+            ProbeCmd::Trigger { .. }
+            | ProbeCmd::Once { .. }
+            | ProbeCmd::CallDone { .. }
+            | ProbeCmd::Resolved { .. } => {}
         }
     }
 
@@ -86,6 +89,9 @@ impl EngineWatch {
                 }
             }
             ProbeEvent::OnceDone { .. } => {}
+            ProbeEvent::CallDue { call, .. } | ProbeEvent::CallCut { call } => {
+                broken("no call without a gRPC probe", format_args!("{call:?}"));
+            }
             ProbeEvent::Resolve { host, .. } => {
                 broken("no name is looked up that no manifest names", host);
             }
@@ -114,6 +120,7 @@ impl EngineWatch {
             ProbeCmd::Hold { probe, .. } | ProbeCmd::Drop { probe } => *probe,
             ProbeCmd::Trigger { .. }
             | ProbeCmd::ExecDone { .. }
+            | ProbeCmd::CallDone { .. }
             | ProbeCmd::Once { .. }
             | ProbeCmd::Resolved { .. } => return,
         };

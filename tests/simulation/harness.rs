@@ -292,7 +292,7 @@ impl Simulation {
                 (usize::from(outcome.probe.executor), ProbeEvent::Outcome(outcome))
             }
             ProbeEvent::ExecDue { probe, .. } => (usize::from(probe.executor), event),
-            ProbeEvent::Resolve { .. } => return,
+            ProbeEvent::Resolve { .. } | ProbeEvent::CallDue { .. } | ProbeEvent::CallCut { .. } => return,
         };
         self.executors[executor].from_engines[engine].send(self.now, delay, Input::Probe(event));
     }
@@ -469,6 +469,7 @@ fn address(executor: usize, cmd: ProbeCmd) -> (usize, ProbeCmd) {
         | ProbeCmd::Drop { probe }
         | ProbeCmd::ExecDone { probe, .. } => of(*probe),
         ProbeCmd::Once { ticket, .. } | ProbeCmd::Resolved { ticket, .. } => ticket.0 as usize % SHARDS,
+        ProbeCmd::CallDone { .. } => unreachable!("no pod of the simulation has a gRPC probe"),
     };
     match cmd {
         ProbeCmd::Once { ticket, target, timeout } => {

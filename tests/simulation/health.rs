@@ -35,7 +35,7 @@ impl Health {
             (Health::Good | Health::Elsewhere, _) => Expected::Passes,
             (Health::Failing | Health::Hung, _) => Expected::Fails,
             (Health::Garbled, Handler::TcpSocket(_)) => Expected::Passes,
-            (Health::Garbled, Handler::HttpGet(_) | Handler::Exec(_)) => Expected::Errs,
+            (Health::Garbled, Handler::HttpGet(_) | Handler::Grpc(_) | Handler::Exec(_)) => Expected::Errs,
         }
     }
 }

@@ -348,7 +348,7 @@ impl Runtime {
         }
         let spec = self.spec(id).clone();
         let behaviour = match spec.probe(kind).map(|probe| &probe.handler) {
-            None | Some(Handler::Exec(_)) => return,
+            None | Some(Handler::Exec(_) | Handler::Grpc(_)) => return,
             Some(Handler::HttpGet(_)) => health::http(health, &mut self.rng),
             Some(Handler::TcpSocket(_)) => health::tcp(health),
         };

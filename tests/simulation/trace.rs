@@ -100,6 +100,7 @@ fn probe_cmd(line: &mut String, cmd: &ProbeCmd) -> std::fmt::Result {
         | ProbeCmd::Trigger { .. }
         | ProbeCmd::Drop { .. }
         | ProbeCmd::ExecDone { .. }
+        | ProbeCmd::CallDone { .. }
         | ProbeCmd::Resolved { .. } => write!(line, "{cmd:?}"),
     }
 }
@@ -112,7 +113,11 @@ fn probe_event(line: &mut String, event: &ProbeEvent) -> std::fmt::Result {
             write!(line, "Outcome {key} generation {} {:?} ", outcome.generation, outcome.instance)?;
             write!(line, "{folded} + {verdict:?} due {:?} {:?}", result.phases.due, result.detail)
         }
-        ProbeEvent::ExecDue { .. } | ProbeEvent::OnceDone { .. } | ProbeEvent::Resolve { .. } => {
+        ProbeEvent::ExecDue { .. }
+        | ProbeEvent::CallDue { .. }
+        | ProbeEvent::CallCut { .. }
+        | ProbeEvent::OnceDone { .. }
+        | ProbeEvent::Resolve { .. } => {
             write!(line, "{event:?}")
         }
     }

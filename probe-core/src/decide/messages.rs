@@ -160,7 +160,7 @@ pub fn probe_event(kind: ProbeKind, target: &Target, run: &RunResult) -> Option<
         Verdict::Errored => {
             let state = match target {
                 Target::Http(_) => "failure",
-                Target::Tcp(_) | Target::Exec | Target::Broken { .. } => "unknown",
+                Target::Tcp(_) | Target::Grpc(_) | Target::Exec | Target::Broken { .. } => "unknown",
             };
             let text = format!("{kind} probe errored and resulted in {state} state: {detail}");
             Some((Reason::Unhealthy, text))

@@ -7,6 +7,7 @@ pub mod events;
 pub mod expand;
 pub mod go_duration;
 pub mod grace;
+pub mod grpc;
 pub mod messages;
 pub mod ready;
 pub mod schedule;

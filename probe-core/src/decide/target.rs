@@ -1,11 +1,12 @@
 //! Where a probe goes: port, host, URL and the request bytes (kubelet-semantics 3, 4.1), and where a redirect
 //! leads it (4.3).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::model::pod::ContainerSpec;
 use crate::model::probe::{
-    Handler, Host, HttpGetAction, HttpSpecial, HttpTarget, PortRef, Target, TcpSocketAction, TcpTarget,
+    GrpcTarget, Handler, Host, HttpGetAction, HttpSpecial, HttpTarget, PortRef, Target, TcpSocketAction,
+    TcpTarget,
 };
 use crate::model::tls::TlsTarget;
 use crate::wire::headers::{self, BadHeader};
@@ -50,6 +51,10 @@ pub fn resolve(handler: &Handler, container: &ContainerSpec, pod_ip: IpAddr) -> 
         Handler::Exec(_) => Ok(Target::Exec),
         Handler::HttpGet(action) => http(action, container, pod_ip, Purpose::Probe).map(Target::Http),
         Handler::TcpSocket(action) => tcp(action, container, pod_ip).map(Target::Tcp),
+        Handler::Grpc(action) => Ok(Target::Grpc(GrpcTarget {
+            addr: SocketAddr::new(pod_ip, action.port),
+            service: action.service.clone(),
+        })),
     };
     resolved.unwrap_or_else(|error| Target::Broken { error: error.to_string().into() })
 }

@@ -18,7 +18,7 @@ impl Run {
     pub(super) fn end_bare<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         match &*self.target {
             Target::Tcp(tcp) if tcp.close == TcpClose::Graceful => self.parted(io, now, effects),
-            Target::Tcp(_) | Target::Http(_) | Target::Exec | Target::Broken { .. } => {
+            Target::Tcp(_) | Target::Http(_) | Target::Grpc(_) | Target::Exec | Target::Broken { .. } => {
                 self.wind_down(io, now, Winding::Cancelled, effects);
             }
         }

@@ -59,7 +59,7 @@ impl NoSocket {
 
 /// Whether a call failed since this host has no port, memory or descriptor left for it: nothing that the target does
 /// brings these about.
-fn is_shortage(errno: Errno) -> bool {
+pub fn is_shortage(errno: Errno) -> bool {
     const SHORTAGES: [Errno; 6] =
         [Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     SHORTAGES.contains(&errno)

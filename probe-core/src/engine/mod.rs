@@ -27,6 +27,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+pub use io::is_shortage;
 pub use pace::coalesce;
 pub use shard::Shard;
 pub use single::{once, resolve};

@@ -60,12 +60,21 @@ impl Onces {
         Some(once.ticket)
     }
 
+    /// Takes out the one with this ticket, which no slot runs; false when nobody waits for it.
+    pub fn take_called(&mut self, ticket: Ticket) -> bool {
+        let called = |once: &Once| once.ticket == ticket && once.slot.is_none();
+        let found = self.entries.iter_mut().find(|(_, entry)| entry.as_ref().is_some_and(called));
+        let Some((generation, entry)) = found else { return false };
+        *generation = generation.wrapping_add(1);
+        entry.take().is_some()
+    }
+
     /// Takes all out.
-    pub fn drain(&mut self) -> Vec<(Ticket, Option<Slot>)> {
+    pub fn drain(&mut self) -> Vec<Once> {
         let taken = self.entries.iter_mut().filter_map(|(generation, entry)| {
             let once = entry.take()?;
             *generation = generation.wrapping_add(1);
-            Some((once.ticket, once.slot))
+            Some(once)
         });
         taken.collect()
     }

@@ -544,7 +544,7 @@ impl Run {
         match (&self.hop, &*self.target) {
             (Some(hop), _) => Some(hop),
             (None, Target::Http(http)) => Some(http),
-            (None, Target::Tcp(_) | Target::Exec | Target::Broken { .. }) => None,
+            (None, Target::Tcp(_) | Target::Grpc(_) | Target::Exec | Target::Broken { .. }) => None,
         }
     }
 
@@ -565,7 +565,7 @@ impl Run {
         match &*self.target {
             Target::Http(http) => Some(&http.host),
             Target::Tcp(tcp) => Some(&tcp.host),
-            Target::Exec | Target::Broken { .. } => None,
+            Target::Grpc(_) | Target::Exec | Target::Broken { .. } => None,
         }
     }
 
@@ -578,7 +578,7 @@ impl Run {
             (Some(hop), _) => hop.port,
             (None, Target::Http(http)) => http.port,
             (None, Target::Tcp(tcp)) => tcp.port,
-            (None, Target::Exec | Target::Broken { .. }) => return None,
+            (None, Target::Grpc(_) | Target::Exec | Target::Broken { .. }) => return None,
         };
         Some(Peer::Ip(SocketAddr::new(self.ip?, port)))
     }

@@ -1,11 +1,15 @@
 //! A shard of the engine: the tickers of many probes and their runs on one ring.
 
+mod calls;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+
+use calls::{cut, errored};
 
 use super::io::{Io, TIMERS_PER_SLOT, Timer};
 use super::keep::Again;
@@ -145,12 +149,7 @@ impl<R: Ring> Shard<R> {
         for key in self.targets.keys() {
             self.drop_probe(now.mono, key, out);
         }
-        for (ticket, slot) in self.onces.drain() {
-            out.push(errored(ticket, now.mono, "the probe engine is stopping"));
-            if let Some(slot) = slot {
-                self.abandon(now.mono, slot, out);
-            }
-        }
+        self.stop_onces(now.mono, out);
     }
 
     /// Nothing is in flight.
@@ -241,6 +240,7 @@ impl<R: Ring> Shard<R> {
                     self.tick_on(now, probe, out);
                 }
             }
+            ProbeCmd::CallDone { call, result } => self.called(now, call, result, out),
             ProbeCmd::Once { ticket, target, timeout } => self.once(now, ticket, target, timeout, out),
             ProbeCmd::Resolved { ticket, addr } => self.resolved(now, ticket, addr, out),
         }
@@ -278,6 +278,7 @@ impl<R: Ring> Shard<R> {
                 self.io.wheel.cancel(timer);
             }
             State::Running(slot) => self.abandon(now, slot, out),
+            State::Called => out.push(cut(key, entry.generation)),
             // A queued job finds its probe held; an exec run is the executor's to stop.
             State::Queued | State::Exec | State::Held => {}
         }
@@ -310,6 +311,7 @@ impl<R: Ring> Shard<R> {
         match &*target {
             Target::Exec => out.push(errored(ticket, now, "exec probes are run by the container runtime")),
             Target::Broken { error } => out.push(errored(ticket, now, error)),
+            Target::Grpc(_) => self.call_once(now, ticket, target, timeout, out),
             Target::Http(_) | Target::Tcp(_) => {
                 let is_name = targets::has_name(&target);
                 match self.onces.add(Once { ticket, target, timeout, due: now, slot: None }) {
@@ -362,6 +364,7 @@ impl<R: Ring> Shard<R> {
                 entry.state = State::Exec;
                 out.push(ProbeEvent::ExecDue { probe: key, generation, instance: entry.instance });
             }
+            Target::Grpc(_) => self.call(key, out),
             Target::Broken { error } => {
                 let phases = Phases { due: entry.due, done: now, ..Phases::default() };
                 let detail = Some(error.clone());
@@ -597,10 +600,4 @@ impl<R: Ring> Shard<R> {
         }
         entry.state = State::Waiting(self.io.wheel.insert(entry.next_tick(), Timer::Due(key)));
     }
-}
-
-fn errored(ticket: Ticket, now: Mono, error: &str) -> ProbeEvent {
-    let phases = Phases { due: now, done: now, ..Phases::default() };
-    let outcome = RunResult { verdict: Verdict::Errored, detail: Some(error.into()), phases };
-    ProbeEvent::OnceDone { ticket, outcome }
 }

@@ -53,8 +53,11 @@ fn once_on(
                 ProbeEvent::Resolve { ticket, host } => {
                     resolve_aside(ticket, host, answers.clone(), waker.clone())?;
                 }
-                // Nothing is armed, so neither comes.
-                ProbeEvent::Outcome(_) | ProbeEvent::ExecDue { .. } => {}
+                // Nothing is armed, and gRPC is called without an engine, so none of these comes.
+                ProbeEvent::Outcome(_)
+                | ProbeEvent::ExecDue { .. }
+                | ProbeEvent::CallDue { .. }
+                | ProbeEvent::CallCut { .. } => {}
             }
         }
         if let Some(result) = result.take_if(|_| shard.is_idle()) {

@@ -58,6 +58,8 @@ pub enum State {
     Running(Slot),
     /// The executor has it run.
     Exec,
+    /// Called elsewhere (gRPC).
+    Called,
 }
 
 impl Targets {
@@ -156,7 +158,7 @@ impl Entry {
         }
     }
 
-    /// What it asks of the ring: exec probes nothing.
+    /// What it asks of the ring: exec and gRPC probes nothing.
     fn add_to(&self, demand: &mut Demand) {
         if matches!(*self.target, Target::Http(_) | Target::Tcp(_)) {
             demand.add(self.period, self.timeout);
@@ -227,7 +229,7 @@ pub fn has_name(target: &Target) -> bool {
     match target {
         Target::Http(http) => matches!(http.host, Host::Name(_)),
         Target::Tcp(tcp) => matches!(tcp.host, Host::Name(_)),
-        Target::Exec | Target::Broken { .. } => false,
+        Target::Grpc(_) | Target::Exec | Target::Broken { .. } => false,
     }
 }
 

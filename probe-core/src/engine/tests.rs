@@ -1,5 +1,6 @@
 //! The shard on the twin: verdicts, tickers, redirects, cancellation, under faults that must not matter.
 
+mod calls;
 mod reach;
 mod redirects;
 mod shortage;
@@ -73,7 +74,11 @@ impl Sim {
     fn outcomes(&self) -> Vec<(Mono, &Outcome)> {
         let outcomes = self.events.iter().filter_map(|(at, event)| match event {
             ProbeEvent::Outcome(outcome) => Some((*at, outcome)),
-            ProbeEvent::ExecDue { .. } | ProbeEvent::OnceDone { .. } | ProbeEvent::Resolve { .. } => None,
+            ProbeEvent::ExecDue { .. }
+            | ProbeEvent::OnceDone { .. }
+            | ProbeEvent::Resolve { .. }
+            | ProbeEvent::CallDue { .. }
+            | ProbeEvent::CallCut { .. } => None,
         });
         outcomes.collect()
     }

@@ -310,7 +310,7 @@ impl Pod {
         match target::resolve(&probe.handler, &self.spec.containers[ix.at()], context.config.pod_ip) {
             Target::Exec => self.exec_probe(ix, kind, instance, question, context),
             Target::Broken { error } => return Err(error),
-            target @ (Target::Http(_) | Target::Tcp(_)) => {
+            target @ (Target::Http(_) | Target::Tcp(_) | Target::Grpc(_)) => {
                 let timeout = probe.timeout;
                 let ticket = context.ask(question);
                 let once = ProbeCmd::Once { ticket, target: Arc::new(target), timeout };
@@ -338,7 +338,7 @@ impl Pod {
         let probe = self.spec.containers.get(ix.at())?.probe(kind)?;
         match &probe.handler {
             Handler::Exec(action) => Some((action, probe)),
-            Handler::HttpGet(_) | Handler::TcpSocket(_) => None,
+            Handler::HttpGet(_) | Handler::TcpSocket(_) | Handler::Grpc(_) => None,
         }
     }
 

@@ -164,8 +164,10 @@ impl Shard {
                 let question = self.context.answered(ticket)?;
                 self.once_done(&question, outcome)
             }
-            // Name look-ups are the business of whoever carries the engine's events.
-            ProbeEvent::Resolve { .. } => Some(Took::Nothing),
+            // Name look-ups and gRPC calls are the business of whoever carries the engine's events.
+            ProbeEvent::Resolve { .. } | ProbeEvent::CallDue { .. } | ProbeEvent::CallCut { .. } => {
+                Some(Took::Nothing)
+            }
         }
     }
 

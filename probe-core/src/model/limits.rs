@@ -30,6 +30,18 @@ pub const ENGINE_SLOTS_DEFAULT: u32 = 1_024;
 pub const ENGINE_INPUTS_PER_TURN_MAX: usize = 4_096;
 /// One-shot probes (hooks, `defib probe`) that one engine shard holds at a time; further ones err at once.
 pub const ENGINE_ONCES_MAX: usize = 1_024;
+/// gRPC health checks in flight, each with a connection of its own. One that waits for its place is late, not failed: its
+/// timeout begins with the call.
+pub const GRPC_CALLS_MAX: usize = 256;
+/// Until a gRPC connection that could not be made is tried again; each further pause is longer by
+/// [`GRPC_CONNECT_AGAIN_GROWTH`] (grpc-go's defaults). The probe's timeout bounds the tries.
+pub const GRPC_CONNECT_AGAIN: Duration = Duration::from_secs(1);
+/// In tenths: 1.6 times.
+pub const GRPC_CONNECT_AGAIN_GROWTH: u32 = 16;
+/// Largest answer of a gRPC health service, in bytes: it has two. grpc-go takes 4 MiB.
+pub const GRPC_ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// Passes over ready sockets that a gRPC call gets at its deadline, for an answer that the kernel has already.
+pub const GRPC_LAST_PASSES: u32 = 8;
 /// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.
 pub const RING_PASSES_MAX: u32 = 4_096;
 /// How long a busy shard lets completions and due probes gather: at most this is a probe late by design, and one

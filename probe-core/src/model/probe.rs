@@ -1,6 +1,6 @@
 //! What is probed, how often, and what came of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +52,13 @@ pub struct ProbeSpec {
     pub termination_grace_s: Option<u32>,
 }
 
-/// The action of a probe (kubelet-semantics 4 to 6).
+/// The action of a probe (kubelet-semantics 4 to 7).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Handler {
     Exec(ExecAction),
     HttpGet(HttpGetAction),
     TcpSocket(TcpSocketAction),
+    Grpc(GrpcAction),
 }
 
 /// `exec`: the command is run in the container; exit code 0 is success.
@@ -101,6 +102,14 @@ pub struct TcpSocketAction {
     /// Annotation `unix-socket`: where to connect instead of host and port.
     pub unix_socket: Option<Arc<Path>>,
     pub close: TcpClose,
+}
+
+/// `grpc`: a health service that says SERVING is success.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GrpcAction {
+    pub port: u16,
+    /// Empty when absent: the health of the server as a whole.
+    pub service: Box<str>,
 }
 
 /// How a TCP probe ends its connection: annotation `tcp-close`.
@@ -176,6 +185,8 @@ pub enum ProbeCmd {
     Drop { probe: ProbeKey },
     /// The exec run that [`ProbeEvent::ExecDue`] asked for has ended: tick on.
     ExecDone { probe: ProbeKey, generation: u32 },
+    /// A run that [`ProbeEvent::CallDue`] asked for has ended.
+    CallDone { call: CallId, result: RunResult },
     /// One run outside any schedule, stepped so that each phase time is exact. Answered by
     /// [`ProbeEvent::OnceDone`]. Lifecycle hooks and `defib probe` use it.
     Once { ticket: Ticket, target: Arc<Target>, timeout: Duration },
@@ -209,6 +220,8 @@ pub struct Arm {
 pub enum Target {
     Http(HttpTarget),
     Tcp(TcpTarget),
+    /// Called by a thread of its own: the engine keeps its time and judges whether its outcome still counts.
+    Grpc(GrpcTarget),
     /// Run by the container runtime: the engine only keeps its time.
     Exec,
     /// The target cannot be resolved (unknown port name, …): every run is [`Verdict::Errored`] with this text.
@@ -261,6 +274,21 @@ pub struct TcpTarget {
     pub close: TcpClose,
 }
 
+/// Everything that a gRPC health check needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GrpcTarget {
+    pub addr: SocketAddr,
+    /// May be empty.
+    pub service: Box<str>,
+}
+
+/// Names a run that somebody else makes for the engine, from its due event to its answer.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum CallId {
+    Probe { probe: ProbeKey, generation: u32 },
+    Once { ticket: Ticket },
+}
+
 /// Where a target is: an address, a name that is looked up at every run, or a socket in the file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
@@ -280,6 +308,18 @@ pub enum ProbeEvent {
         probe: ProbeKey,
         generation: u32,
         instance: InstanceId,
+    },
+    /// A gRPC run is due: whoever carries the events makes it and answers with [`ProbeCmd::CallDone`].
+    CallDue {
+        call: CallId,
+        /// Always [`Target::Grpc`].
+        target: Arc<Target>,
+        timeout: Duration,
+        due: Mono,
+    },
+    /// Nobody wants this run any more: it is to be cut off, and needs no answer.
+    CallCut {
+        call: CallId,
     },
     OnceDone {
         ticket: Ticket,

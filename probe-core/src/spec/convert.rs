@@ -6,14 +6,14 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{annotations, honour, quantity};
+use super::{annotations, quantity};
 use crate::model::id::PodUid;
 use crate::model::pod::{
     ChildOomPolicy, ContainerPort, ContainerSpec, EnvField, EnvValue, EnvVar, Hook, PodSpec, Protocol,
     RestartPolicy, Role, TerminationMessagePolicy,
 };
 use crate::model::probe::{
-    ExecAction, Handler, HttpGetAction, PortRef, ProbeSpec, TcpSocketAction, TlsAction,
+    ExecAction, GrpcAction, Handler, HttpGetAction, PortRef, ProbeSpec, TcpSocketAction, TlsAction,
 };
 use crate::wire::tls;
 
@@ -137,18 +137,18 @@ fn port(port: &k8s::ContainerPort) -> Option<ContainerPort> {
     })
 }
 
-/// None: a handler that is not run yet.
 fn probe(probe: &k8s::Probe) -> Option<ProbeSpec> {
-    if honour::unknown_handler(probe).is_some() {
-        return None;
-    }
-    let handler = match (&probe.exec, &probe.http_get, &probe.tcp_socket) {
+    let handler = match (&probe.exec, &probe.http_get, &probe.tcp_socket, &probe.grpc) {
         (Some(exec), ..) => Handler::Exec(self::exec(exec)),
-        (_, Some(http), _) => Handler::HttpGet(self::http(http)),
-        (.., Some(tcp)) => {
+        (_, Some(http), ..) => Handler::HttpGet(self::http(http)),
+        (_, _, Some(tcp), _) => {
             Handler::TcpSocket(TcpSocketAction::plain(host(tcp.host.as_deref()), port_ref(&tcp.port)))
         }
-        (None, None, None) => return None,
+        (.., Some(grpc)) => Handler::Grpc(GrpcAction {
+            port: u16::try_from(grpc.port).ok()?,
+            service: grpc.service.as_deref().unwrap_or_default().into(),
+        }),
+        (None, None, None, None) => return None,
     };
     let number = |value: Option<i32>| u32::try_from(value.unwrap_or_default()).unwrap_or_default();
     let duration = |value: Option<i32>| Duration::from_secs(number(value).into());

@@ -2,7 +2,7 @@
 //! is not done; `--strict` refuses them. Fields without meaning for a local process (an image, a label, a
 //! DNS policy) are not named.
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec};
 
 /// Paths and reasons, in manifest order.
 pub type Named = Vec<(String, &'static str)>;
@@ -11,7 +11,6 @@ const NO_VOLUMES: &str = "no volumes: the process sees the host's files";
 const NO_CLUSTER: &str = "there is no scheduler and no cluster here";
 const HOST_NETWORK: &str = "pods share the host's network";
 const NOT_YET: &str = "not honoured by the process runtime";
-const NO_PROBE: &str = "this kind of probe is not run yet: the container has no such probe";
 const NO_REQUESTS: &str = "no scheduler here: only limits have an effect";
 const NO_TERMINAL: &str = "standard input is /dev/null and there is no terminal";
 
@@ -81,15 +80,6 @@ fn container(path: &str, one: &Container, named: &mut Named) {
             ));
         }
     }
-    for (field, probe) in [
-        ("livenessProbe", &one.liveness_probe),
-        ("readinessProbe", &one.readiness_probe),
-        ("startupProbe", &one.startup_probe),
-    ] {
-        if let Some(what) = probe.as_ref().and_then(unknown_handler) {
-            named.push((format!("{path}.{field}.{what}"), NO_PROBE));
-        }
-    }
     if let Some(lifecycle) = &one.lifecycle {
         for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             let Some(hook) = hook else { continue };
@@ -141,9 +131,4 @@ fn add<const N: usize>(path: &str, fields: [(&str, bool, &'static str); N], name
 fn is_honoured_env(var: &EnvVar) -> bool {
     let Some(from) = &var.value_from else { return true };
     from.field_ref.as_ref().is_some_and(|field| super::convert::env_field(&field.field_path).is_some())
-}
-
-/// What of the probe's handler is not run; None when all of it is.
-pub fn unknown_handler(probe: &Probe) -> Option<&'static str> {
-    probe.grpc.is_some().then_some("grpc")
 }

@@ -2,5 +2,6 @@
 
 pub mod headers;
 pub mod http1;
+pub mod http2;
 pub mod tls;
 pub mod url;

@@ -138,7 +138,11 @@ impl Bench {
             ProbeEvent::Outcome(outcome) => {
                 self.outcomes.entry(outcome.probe.index).or_default().push(outcome.result);
             }
-            ProbeEvent::ExecDue { .. } | ProbeEvent::OnceDone { .. } | ProbeEvent::Resolve { .. } => {
+            ProbeEvent::ExecDue { .. }
+            | ProbeEvent::CallDue { .. }
+            | ProbeEvent::CallCut { .. }
+            | ProbeEvent::OnceDone { .. }
+            | ProbeEvent::Resolve { .. } => {
                 panic!("{event:?}")
             }
         }
@@ -239,7 +243,7 @@ pub fn at_path(mut target: Target, path: &Path) -> Target {
     match &mut target {
         Target::Http(http) => http.host = Host::Unix(path.into()),
         Target::Tcp(tcp) => tcp.host = Host::Unix(path.into()),
-        Target::Exec | Target::Broken { .. } => panic!("no network target"),
+        Target::Grpc(_) | Target::Exec | Target::Broken { .. } => panic!("no network target"),
     }
     target
 }

@@ -98,6 +98,8 @@ impl Observer {
                 };
                 self.outcome(now, owner, outcome, truth);
             }
+            // No pod of the simulation has a gRPC probe.
+            ProbeEvent::CallDue { .. } | ProbeEvent::CallCut { .. } => {}
             ProbeEvent::ExecDue { probe, generation, instance } => {
                 let Some(owner) = self.keys.get(probe).copied() else { return };
                 if self.is_current(owner, *generation) == Some(*instance) {

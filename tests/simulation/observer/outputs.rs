@@ -57,7 +57,7 @@ impl Observer {
                     None => broken("an exec run ends once", format_args!("{probe:?} {generation} again")),
                 }
             }
-            ProbeCmd::Once { .. } | ProbeCmd::Resolved { .. } => {}
+            ProbeCmd::Once { .. } | ProbeCmd::CallDone { .. } | ProbeCmd::Resolved { .. } => {}
         }
     }
 

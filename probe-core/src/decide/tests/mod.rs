@@ -6,6 +6,7 @@ mod describe;
 mod events;
 mod expand;
 mod grace;
+mod grpc;
 mod properties;
 mod schedule;
 mod status;

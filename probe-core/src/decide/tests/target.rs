@@ -1,13 +1,13 @@
 //! Group RES, the request on the wire (HTTPX-08, HTTPX-09), redirects of group HTTP.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::world::container;
 use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port, without_tls};
 use crate::model::pod::{ContainerPort, ContainerSpec, Protocol, Role};
 use crate::model::probe::{
-    Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpClose, TcpSocketAction, TcpTarget,
-    TlsAction,
+    GrpcAction, GrpcTarget, Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpClose,
+    TcpSocketAction, TcpTarget, TlsAction,
 };
 use crate::model::tls::TlsTarget;
 use crate::wire::tls::{any_certificate, server_name};
@@ -391,4 +391,14 @@ fn targets_in_the_file_system_and_kept_connections() {
     let action = TcpSocketAction { unix_socket: Some(path.clone()), close: TcpClose::Graceful, ..plain };
     let expected = TcpTarget { host: Host::Unix(path), port: 1, close: TcpClose::Graceful };
     assert_eq!(resolve(&Handler::TcpSocket(action), &with_port(), ip("1.2.3.4")), Target::Tcp(expected));
+}
+
+#[test]
+fn section_3_2_grpc_goes_to_the_pods_own_address() {
+    let action = GrpcAction { port: 5000, service: "my.Service".into() };
+    for pod_ip in ["10.1.2.3", "fd00::7"] {
+        let expected = GrpcTarget { addr: SocketAddr::new(ip(pod_ip), 5000), service: "my.Service".into() };
+        let target = resolve(&Handler::Grpc(action.clone()), &with_port(), ip(pod_ip));
+        assert_eq!(target, Target::Grpc(expected));
+    }
 }

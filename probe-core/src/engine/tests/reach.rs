@@ -270,7 +270,7 @@ fn unix_sockets() {
             match &mut target {
                 Target::Http(http) => http.host = Host::Unix(path.clone()),
                 Target::Tcp(tcp) => tcp.host = Host::Unix(path.clone()),
-                Target::Exec | Target::Broken { .. } => panic!("no network target"),
+                Target::Grpc(_) | Target::Exec | Target::Broken { .. } => panic!("no network target"),
             }
             let mut sim = Sim::new(faults.clone(), seed);
             arm_every(&mut sim, 0, target);

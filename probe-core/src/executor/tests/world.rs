@@ -337,7 +337,9 @@ impl Node {
             }
             ProbeCmd::Trigger { .. } => {}
             ProbeCmd::ExecDone { .. } => self.say("exec probe ended"),
-            ProbeCmd::Resolved { .. } => unreachable!("an executor resolves nothing"),
+            ProbeCmd::Resolved { .. } | ProbeCmd::CallDone { .. } => {
+                unreachable!("an executor resolves and calls nothing")
+            }
         }
     }
 }
@@ -476,6 +478,7 @@ fn target_name(target: &Target) -> String {
     match target {
         Target::Http(http) => http.url.to_string(),
         Target::Tcp(tcp) => format!("tcp port {}", tcp.port),
+        Target::Grpc(grpc) => format!("grpc {} {:?}", grpc.addr, grpc.service),
         Target::Exec | Target::Broken { .. } => format!("{target:?}"),
     }
 }

@@ -173,7 +173,7 @@ pub fn apply(
     probe.timeout = number(Setting::TimeoutMs).unwrap_or(probe.timeout);
     let unix_socket = said(Setting::UnixSocket).map(|value| Arc::from(path_of(value, context.folder)));
     match &mut probe.handler {
-        Handler::Exec(_) => {}
+        Handler::Exec(_) | Handler::Grpc(_) => {}
         Handler::TcpSocket(tcp) => {
             tcp.unix_socket = unix_socket;
             tcp.close = said(Setting::TcpClose).and_then(TcpClose::parse).unwrap_or_default();

@@ -1,0 +1,110 @@
+//! What a gRPC health check came to, in kubelet's words (kubelet-semantics 7).
+
+use std::fmt;
+use std::time::Duration;
+
+use super::go_duration::GoDuration;
+use crate::model::limits::PROBE_OUTPUT_MAX_BYTES;
+use crate::model::probe::Verdict;
+
+/// How a call has ended. Codes and statuses are numbers as they stand on the wire.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum CallEnd<'a> {
+    /// No HTTP/2 server was reached before the deadline. Connecting is tried again until then, so that a refusal ends
+    /// like this too.
+    NotConnected,
+    /// This host has no descriptor, port or memory for a connection: nothing is known of the target.
+    CannotDial { error: &'a str },
+    /// Connected, and no answer before the deadline.
+    TimedOut,
+    /// The server's `grpc-status` other than OK, or what stands for it when the connection broke.
+    Refused { code: i32, message: &'a str },
+    /// The `status` of a `HealthCheckResponse`.
+    Answered { status: i32 },
+}
+
+/// `UNIMPLEMENTED`.
+const UNIMPLEMENTED: i32 = 12;
+/// `DEADLINE_EXCEEDED`.
+const DEADLINE_EXCEEDED: i32 = 4;
+/// `SERVING`.
+const SERVING: i32 = 1;
+
+/// The verdict, and the text that the event carries. `address` is host and port as Go joins them.
+pub fn judge(end: CallEnd<'_>, address: &str, timeout: Duration) -> (Verdict, Option<Box<str>>) {
+    let timeout = GoDuration(timeout);
+    let failed = |text: String| (Verdict::Failure, Some(cut(text).into()));
+    match end {
+        CallEnd::NotConnected => failed(format!(
+            "timeout: failed to connect service \"{address}\" within {timeout}: context deadline exceeded"
+        )),
+        CallEnd::CannotDial { error } => {
+            let text = format!("error: failed to connect service at \"{address}\": {error}");
+            (Verdict::Errored, Some(text.into()))
+        }
+        CallEnd::TimedOut | CallEnd::Refused { code: DEADLINE_EXCEEDED, .. } => {
+            failed(format!("timeout: health rpc did not complete within {timeout}"))
+        }
+        CallEnd::Refused { code: UNIMPLEMENTED, message } => failed(format!(
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
+        )),
+        CallEnd::Refused { code, message } => failed(format!(
+            "error: health rpc probe failed: rpc error: code = {} desc = {message}",
+            Code(code)
+        )),
+        CallEnd::Answered { status: SERVING } => (Verdict::Success, None),
+        CallEnd::Answered { status } => {
+            failed(format!("service unhealthy (responded with \"{}\")", Status(status)))
+        }
+    }
+}
+
+/// A status code as grpc-go prints it.
+struct Code(i32);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 17] = [
+            "OK",
+            "Canceled",
+            "Unknown",
+            "InvalidArgument",
+            "DeadlineExceeded",
+            "NotFound",
+            "AlreadyExists",
+            "PermissionDenied",
+            "ResourceExhausted",
+            "FailedPrecondition",
+            "Aborted",
+            "OutOfRange",
+            "Unimplemented",
+            "Internal",
+            "Unavailable",
+            "DataLoss",
+            "Unauthenticated",
+        ];
+        match usize::try_from(self.0).ok().and_then(|code| NAMES.get(code)) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "Code({})", self.0),
+        }
+    }
+}
+
+/// A serving status by its name in the protocol; one that the protocol does not have, by its number.
+struct Status(i32);
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
+        match usize::try_from(self.0).ok().and_then(|status| NAMES.get(status)) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A server's message is as long as it likes.
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(PROBE_OUTPUT_MAX_BYTES));
+    text
+}

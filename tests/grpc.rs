@@ -1,0 +1,406 @@
+//! Group GRPC: gRPC probes against real servers, from the manifest to the event and the restart.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use test_support::{AFTER_A_WHILE, Freezer, SOON, World, eventually, pass, procs};
+use tonic::codegen::BoxStream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::HealthReporter;
+
+/// Where the servers of a world listen; nobody listens on `CLOSED`.
+const HEALTHY: u16 = 5000;
+const ODD: u16 = 5001;
+const WITHOUT_HEALTH: u16 = 5002;
+const MUTE: u16 = 5003;
+const HTTP1: u16 = 5004;
+const BREAKS: u16 = 5005;
+const CLOSED: u16 = 32;
+
+/// A health service whose answers no reporter gives.
+struct Odd;
+
+#[tonic::async_trait]
+impl Health for Odd {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let answer = |status| Ok(Response::new(HealthCheckResponse { status }));
+        let agent = request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok());
+        match request.get_ref().service.as_str() {
+            "hangs" => std::future::pending().await,
+            // What it does, not what anybody waits for.
+            "slow" => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                answer(1)
+            }
+            "agent" => Err(Status::internal(agent.unwrap_or_default())),
+            "unknown" => answer(0),
+            "not-known" => answer(3),
+            "locked" => Err(Status::permission_denied("who are you?")),
+            other => Err(Status::not_found(other)),
+        }
+    }
+
+    type WatchStream = BoxStream<HealthCheckResponse>;
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("no watch"))
+    }
+}
+
+fn listen(world: &World, port: u16) -> TcpListener {
+    world.net().inside(|| TcpListener::bind(("127.0.0.1", port))).expect("each world has its own ports")
+}
+
+/// Serves until the test ends.
+fn serve<F>(make: impl FnOnce() -> F + Send + 'static)
+where
+    F: Future<Output = Result<(), tonic::transport::Error>>,
+{
+    thread::spawn(move || {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio.block_on(async { make().await }).expect("it serves");
+    });
+}
+
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    listener.set_nonblocking(true).expect("a plain socket");
+    TcpIncoming::from(tokio::net::TcpListener::from_std(listener).expect("an epoll"))
+}
+
+fn serve_odd(listener: TcpListener) {
+    serve(|| Server::builder().add_service(HealthServer::new(Odd)).serve_with_incoming(incoming(listener)));
+}
+
+/// tonic-health's own server. The name "" is SERVING until somebody says otherwise.
+fn serve_healthy(world: &World) -> HealthReporter {
+    let listener = listen(world, HEALTHY);
+    let (reporter, service) = tonic_health::server::health_reporter();
+    serve(|| Server::builder().add_service(service).serve_with_incoming(incoming(listener)));
+    reporter
+}
+
+fn say(reporter: &HealthReporter, service: &str, status: ServingStatus) {
+    let tokio = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    tokio.block_on(reporter.set_service_status(service, status));
+}
+
+/// Every kind of server.
+fn serve_all(world: &World) -> HealthReporter {
+    let reporter = serve_healthy(world);
+    say(&reporter, "good", ServingStatus::Serving);
+    say(&reporter, "bad", ServingStatus::NotServing);
+    serve_odd(listen(world, ODD));
+    let without = listen(world, WITHOUT_HEALTH);
+    serve(|| {
+        let routes = tonic::service::Routes::default();
+        Server::builder().add_routes(routes).serve_with_incoming(incoming(without))
+    });
+    let mute = listen(world, MUTE);
+    each_connection(mute, |mut stream| while stream.read(&mut [0; 256]).is_ok_and(|read| read > 0) {});
+    each_connection(listen(world, HTTP1), |mut stream| {
+        let _ = stream.read(&mut [0; 256]);
+        let _ =
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    // An HTTP/2 server that goes away in the middle of the call: SETTINGS, then the end.
+    each_connection(listen(world, BREAKS), |mut stream| {
+        let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let _ = stream.shutdown(Shutdown::Write);
+        while stream.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
+    });
+    reporter
+}
+
+fn each_connection(listener: TcpListener, serve: impl Fn(TcpStream) + Copy + Send + 'static) {
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+}
+
+/// Port, service, timeout in seconds, what comes of it: None is success.
+type Case = (&'static str, u16, &'static str, u32, Option<&'static str>);
+
+const CASES: &[Case] = &[
+    (
+        "GRPC-01",
+        CLOSED,
+        "",
+        1,
+        Some("timeout: failed to connect service \"127.0.0.1:32\" within 1s: context deadline exceeded"),
+    ),
+    (
+        "GRPC-02",
+        HTTP1,
+        "",
+        1,
+        Some("timeout: failed to connect service \"127.0.0.1:5004\" within 1s: context deadline exceeded"),
+    ),
+    (
+        "section 7, a server that accepts and says nothing",
+        MUTE,
+        "",
+        1,
+        Some("timeout: failed to connect service \"127.0.0.1:5003\" within 1s: context deadline exceeded"),
+    ),
+    ("GRPC-03", HEALTHY, "bad", 20, Some("service unhealthy (responded with \"NOT_SERVING\")")),
+    ("GRPC-04", ODD, "hangs", 2, Some("timeout: health rpc did not complete within 2s")),
+    ("GRPC-05", HEALTHY, "", 20, None),
+    ("GRPC-06", HEALTHY, "good", 20, None),
+    ("section 7, an answer that takes its time", ODD, "slow", 20, None),
+    (
+        "GRPC-07",
+        WITHOUT_HEALTH,
+        "",
+        20,
+        Some("error: this server does not implement the grpc health protocol (grpc.health.v1.Health):"),
+    ),
+    (
+        "section 7, a service that the server does not know",
+        HEALTHY,
+        "absent",
+        20,
+        Some("error: health rpc probe failed: rpc error: code = NotFound desc = service not registered"),
+    ),
+    (
+        "section 7, PermissionDenied",
+        ODD,
+        "locked",
+        20,
+        Some("error: health rpc probe failed: rpc error: code = PermissionDenied desc = who are you?"),
+    ),
+    (
+        "section 7, the user agent",
+        ODD,
+        "agent",
+        20,
+        Some("error: health rpc probe failed: rpc error: code = Internal desc = kube-probe/1.34"),
+    ),
+    ("section 7, UNKNOWN", ODD, "unknown", 20, Some("service unhealthy (responded with \"UNKNOWN\")")),
+    (
+        "section 7, SERVICE_UNKNOWN",
+        ODD,
+        "not-known",
+        20,
+        Some("service unhealthy (responded with \"SERVICE_UNKNOWN\")"),
+    ),
+    (
+        "section 7, a connection that breaks",
+        BREAKS,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = Unavailable desc = error reading from server:",
+        ),
+    ),
+];
+
+#[test]
+fn one_probe_of_every_server() {
+    let world = World::new();
+    let _reporter = serve_all(&world);
+    for (case, port, service, timeout_s, failure) in CASES {
+        let url = format!("grpc://127.0.0.1:{port}/{service}");
+        let done = world.defib(&["probe", &url, "--timeout", &format!("{timeout_s}s")]);
+        let verdict = done.stdout.lines().last().unwrap_or_default();
+        match failure {
+            None => {
+                assert_eq!((done.code, verdict), (0, "success"), "{case}\n{}{}", done.stdout, done.stderr)
+            }
+            Some(text) => {
+                assert_eq!(done.code, 1, "{case}\n{}{}", done.stdout, done.stderr);
+                assert!(verdict.starts_with(&format!("failure: {text}")), "{case}\n{}", done.stdout);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_early_is_made_again() {
+    let world = World::new();
+    let listener = listen(&world, ODD);
+    thread::spawn(move || {
+        drop(listener.accept());
+        serve_odd(listener);
+    });
+    let url = format!("grpc://127.0.0.1:{ODD}/slow");
+    let done = world.defib(&["probe", &url, "--timeout", "60s"]);
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("connected"), "{}", done.stdout);
+}
+
+/// A container for each server, with a readiness probe that goes there.
+fn pod_of_all() -> String {
+    let containers = CASES.iter().enumerate().map(|(at, (_, port, service, timeout_s, _))| {
+        format!(
+            "  - name: c{at}\n    command: [sleep, '100000']\n    readinessProbe: {{periodSeconds: 1, \
+             timeoutSeconds: {timeout_s}, grpc: {{port: {port}, service: '{service}'}}}}\n"
+        )
+    });
+    let containers: String = containers.collect();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: all}}\nspec:\n  terminationGracePeriodSeconds: 2\n  \
+         containers:\n{containers}"
+    )
+}
+
+#[test]
+fn every_server_as_a_readiness_probe() {
+    let world = World::new();
+    let _reporter = serve_all(&world);
+    let pod = world.write("pod.yaml", &pod_of_all());
+    let valid = world.defib(&["validate", "-f", &pod, "--strict"]);
+    assert_eq!((valid.code, valid.stderr.as_str()), (0, ""));
+    let mut agent = world.run(&[&pod], &["--strict"]);
+    for (at, (case, .., failure)) in CASES.iter().enumerate() {
+        match failure {
+            None => eventually(case, AFTER_A_WHILE, || {
+                (world.container_status("all", &format!("c{at}"))["ready"] == true).then_some(())
+            }),
+            Some(text) => drop(agent.wait_for(&format!("Readiness probe failed: {text}"), AFTER_A_WHILE)),
+        }
+    }
+    let describe = world.defib(&["describe", "pod", "all"]).stdout;
+    for line in [
+        "grpc <pod>:5000 bad delay=0s timeout=20s period=1s #success=1 #failure=3",
+        "grpc <pod>:32  delay=0s timeout=1s period=1s #success=1 #failure=3",
+    ] {
+        assert!(describe.contains(line), "{line:?} is not in\n{describe}");
+    }
+    let bad = CASES.iter().position(|(case, ..)| *case == "GRPC-03").expect("a case");
+    assert_eq!(world.container_status("all", &format!("c{bad}"))["ready"], false);
+    // The container's own probe, now.
+    let done = world.defib(&["probe", "all", &format!("c{bad}"), "readiness"]);
+    assert_eq!(done.code, 1, "{}{}", done.stdout, done.stderr);
+    let verdict = "failure: service unhealthy (responded with \"NOT_SERVING\")";
+    assert_eq!(done.stdout.lines().last(), Some(verdict), "{}", done.stdout);
+    assert_eq!(agent.terminate(), 0, "{}", agent.printed());
+    world.assert_nothing_left();
+}
+
+const APP: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: app, annotations: {defib.dev/liveness.period-ms: "50"}}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: c
+    command: [sleep, '100000']
+    startupProbe: {grpc: {port: 5000}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}
+    livenessProbe: {grpc: {port: 5000, service: app}, timeoutSeconds: 20, failureThreshold: 2}
+"#;
+
+#[test]
+fn e2e_c_20_a_serving_app_stays_and_one_that_says_not_serving_is_restarted() {
+    let world = World::new();
+    let reporter = serve_healthy(&world);
+    say(&reporter, "app", ServingStatus::Serving);
+    let mut agent = world.run(&[&world.write("pod.yaml", APP)], &[]);
+    eventually("it is ready", AFTER_A_WHILE, || {
+        (world.container_status("app", "c")["ready"] == true).then_some(())
+    });
+    let done = world.defib(&["probe", "app"]);
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    assert_eq!(world.container_status("app", "c")["restartCount"], 0, "{}", agent.printed());
+    assert!(!agent.events().all().iter().any(|line| line.contains("probe failed")), "{}", agent.printed());
+
+    say(&reporter, "app", ServingStatus::NotServing);
+    let failed = "Liveness probe failed: service unhealthy (responded with \"NOT_SERVING\")";
+    agent.wait_for_sequence(
+        &["Started container c", failed, failed, "Container c failed liveness probe, will be restarted"],
+        AFTER_A_WHILE,
+    );
+    say(&reporter, "app", ServingStatus::Serving);
+    eventually("it runs again", AFTER_A_WHILE, || {
+        let status = world.container_status("app", "c");
+        (status["ready"] == true && status["restartCount"].as_u64() > Some(0)).then_some(())
+    });
+    assert_eq!(agent.terminate(), 0, "{}", agent.printed());
+    world.assert_nothing_left();
+}
+
+const WAITS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: waits}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: c
+    command: [sleep, '100000']
+    readinessProbe: {grpc: {port: 5003}, timeoutSeconds: 100000}
+"#;
+
+#[test]
+fn a_stop_cuts_the_calls() {
+    let world = World::new();
+    let listener = listen(&world, MUTE);
+    let mut agent = world.run(&[&world.write("pod.yaml", WAITS)], &[]);
+    let (mut call, _) = listener.accept().expect("the probe comes");
+    agent.wait_for("Started container c", SOON);
+    assert_eq!(agent.terminate(), 0, "{}", agent.printed());
+    // The connection has ended, with a reset or without.
+    while call.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_prober_that_was_away_judges_no_silence() {
+    let world = World::new();
+    let listener = listen(&world, MUTE);
+    let mut probe = world.start(&["probe", &format!("grpc://127.0.0.1:{MUTE}"), "--timeout", "3s"]);
+    let (_call, _) = listener.accept().expect("the probe comes");
+    let freezer = Freezer::around(probe.pid());
+    freezer.freeze();
+    pass(Duration::from_secs(4));
+    freezer.thaw();
+    assert_eq!(probe.wait(), 1, "{}", probe.printed());
+    let text = "inconclusive: timeout: failed to connect service \"127.0.0.1:5003\" within 3s: context deadline \
+                exceeded; not judged: the prober itself did not run for ";
+    assert!(probe.events().all().iter().any(|line| line.starts_with(text)), "{}", probe.printed());
+}
+
+const ILL: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: ill
+  annotations: {defib.dev/readiness.period-ms: "20", defib.dev/readiness.timeout-ms: "20"}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - {name: a, command: [sleep, '100000'], readinessProbe: {grpc: {port: 5001, service: hangs}}}
+  - {name: b, command: [sleep, '100000'], readinessProbe: {grpc: {port: 5003}}}
+  - {name: c, command: [sleep, '100000'], readinessProbe: {grpc: {port: 5005}}}
+"#;
+
+#[test]
+fn ill_servers_leave_no_descriptors_behind() {
+    let world = World::new();
+    let _reporter = serve_all(&world);
+    let mut agent = world.run(&[&world.write("pod.yaml", ILL)], &[]);
+    let after = |runs: usize| {
+        let mut from = 0;
+        for _ in 0..runs {
+            from = agent.wait_from(from, "Readiness probe failed: ", AFTER_A_WHILE).0 + 1;
+        }
+        procs::open_descriptors(agent.pid())
+    };
+    let (few, many) = (after(30), after(600));
+    // In flight at a moment: one call for each container, and the connections of a few that have just ended.
+    assert!(many < few + 30, "{few} descriptors after 30 runs, {many} after 600");
+    assert_eq!(agent.terminate(), 0, "{}", agent.printed());
+    world.assert_nothing_left();
+}
