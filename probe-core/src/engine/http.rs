@@ -130,10 +130,12 @@ impl Run {
         }
     }
 
-    /// Whether nothing of an answer waits to be read.
-    fn is_unread_empty<R: Ring>(&self, io: &Io<R>) -> bool {
-        let records = io.ring.answer(self.slot);
-        records.is_empty() && self.secure.as_ref().is_none_or(|secure| secure.session.plain().is_empty())
+    /// What of an answer waits to be read.
+    fn unread<'a, R: Ring>(&'a self, io: &'a Io<R>) -> &'a [u8] {
+        match &self.secure {
+            Some(secure) => secure.session.plain(),
+            None => io.ring.answer(self.slot),
+        }
     }
 
     fn drop_read<R: Ring>(&mut self, io: &mut Io<R>, count: usize) {
@@ -220,26 +222,29 @@ impl Run {
                 self.finish(io, now, Verdict::Failure, text, effects);
             }
             AnswerError::Body(text) => {
-                self.finish(io, now, Verdict::Errored, (*text).to_owned(), effects);
+                self.finish(io, now, Verdict::Errored, text.to_string(), effects);
             }
         }
         self.wind_down(io, now, Winding::Cancelled, effects);
     }
 
-    /// The connection broke while an answer was awaited or read.
+    /// The connection broke while an answer was awaited or read. In the middle of a head Go's reader swallows the error and
+    /// sees an end; a TLS session tells it again.
     fn read_failed<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, errno: Errno, effects: &mut Effects) {
         if let Some(peer) = self.peer() {
             let text = text::transfer("read", io.ring.local_addr(self.slot), &peer, errno);
+            let (verdict, unread) = (io.verdict_of(errno), self.unread(io));
+            let end = self.answer.end(unread).err().filter(|end| self.secure.is_none() || !end.is_torn());
             if self.answer.in_body() {
+                let text = end.filter(|end| !end.is_torn()).map_or(text, |end| end.to_string());
                 self.fell_silent(io, now, Verdict::Errored, text, effects);
-            } else if self.is_unread_empty(io) {
+            } else if unread.is_empty() && !self.answer.is_between_heads() {
                 let text = self.in_context(text);
-                let verdict = io.verdict_of(errno);
                 self.fell_silent(io, now, verdict, text, effects);
             } else {
-                let text = format!("net/http: HTTP/1.x transport connection broken: {text}");
-                let text = self.in_context(text);
-                let verdict = io.verdict_of(errno);
+                let broken = || format!("net/http: HTTP/1.x transport connection broken: {text}");
+                let end = end.filter(|_| !unread.is_empty());
+                let text = self.in_context(end.map_or_else(broken, |end| end.to_string()));
                 self.finish(io, now, verdict, text, effects);
             }
         }

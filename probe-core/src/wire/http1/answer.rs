@@ -1,24 +1,17 @@
 //! Reads an HTTP/1.1 answer in place (RFC 9112), with the verdicts and error texts of Go's client, which
 //! kubelet uses. Nothing is allocated for an answer that is neither a redirect nor broken.
 
-use std::fmt;
-
-use crate::model::limits::PROBE_OUTPUT_MAX_BYTES;
+use std::borrow::Cow;
 
 use super::body::{Body, BodyProgress};
-
-/// Header lines that are parsed without allocating; answers with more of them are parsed with a table on
-/// the heap.
-const HEADERS_INLINE: usize = 64;
-/// A header line has at least four bytes (`a:` and the line end), so no head has more lines than this.
-const HEADERS_MAX: usize = crate::model::limits::SLOT_BUFFER_BYTES / 4;
+use super::head::{Head, HeadError, Partial};
 
 /// Reads one answer from pieces of bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     stage: Stage,
-    /// Bytes of the head that were searched for its end already.
-    searched: usize,
+    /// An interim answer has come.
+    has_begun: bool,
 }
 
 /// What the bytes so far say.
@@ -30,17 +23,6 @@ pub enum Progress {
     Head { used: usize, head: Head },
     /// The answer is complete, or as much of its body as counts.
     Done(Ending),
-}
-
-/// The part of an answer that decides the verdict.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Head {
-    pub status: u16,
-    /// Value of Location, looked at for 3xx only.
-    pub location: Option<Box<str>>,
-    /// Whether the connection may serve another request after this answer (RFC 9112, 9.3): HTTP/1.1, no
-    /// `Connection: close`, and a body that ends by itself.
-    pub keeps_connection: bool,
 }
 
 /// How an answer ended.
@@ -63,62 +45,47 @@ pub enum AnswerError {
     Head(HeadError),
     /// The body is broken: the run could not be judged (kubelet-semantics 4.4).
     #[error("{0}")]
-    Body(&'static str),
+    Body(Cow<'static, str>),
 }
 
 impl AnswerError {
     /// The connection ended in the middle of something; `in_body` says of what.
     pub fn torn(in_body: bool) -> AnswerError {
-        if in_body { AnswerError::Body("unexpected EOF") } else { AnswerError::Head(HeadError::Eof) }
+        if in_body { AnswerError::Body(EOF.into()) } else { AnswerError::Head(HeadError::Eof) }
+    }
+
+    /// Nothing is wrong but that the connection ended: what ended it is the better text.
+    pub fn is_torn(&self) -> bool {
+        match self {
+            AnswerError::Empty => true,
+            AnswerError::Head(error) => *error == HeadError::Eof,
+            AnswerError::Body(text) => *text == EOF,
+        }
     }
 }
 
-/// What is wrong with a head.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum HeadError {
-    #[error("malformed HTTP response {0}")]
-    Response(Quoted),
-    #[error("malformed HTTP version {0}")]
-    Version(Quoted),
-    #[error("malformed HTTP status code {0}")]
-    StatusCode(Quoted),
-    #[error("malformed MIME header line: {0}")]
-    HeaderLine(Box<str>),
-    #[error("unsupported transfer encoding: {0}")]
-    TransferEncoding(Quoted),
-    #[error("bad Content-Length {0}")]
-    ContentLength(Quoted),
-    #[error("http: message cannot contain multiple Content-Length headers; got {0}")]
-    ContentLengths(Box<str>),
-    #[error("unexpected EOF")]
-    Eof,
-    /// Go's limit is 10 MiB, ours is the slot's buffer.
-    #[error("net/http: server response headers exceeded {0} bytes; aborted")]
-    TooLong(usize),
-}
-
-/// A piece of an answer in double quotes, what cannot be printed escaped.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Quoted(Box<str>);
+pub(super) const EOF: &str = "unexpected EOF";
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Stage {
-    /// No complete line yet.
-    StatusLine,
-    /// The status line is well formed; its end and the headers are awaited.
-    Headers,
+    Head(Partial),
     Body(Body),
 }
 
 impl Answer {
     /// An answer of which nothing has come.
-    pub const fn new() -> Answer {
-        Answer { stage: Stage::StatusLine, searched: 0 }
+    pub fn new() -> Answer {
+        Answer { stage: Stage::Head(Partial::default()), has_begun: false }
     }
 
     /// Whether the head is in and the body is being read.
     pub fn in_body(&self) -> bool {
         matches!(self.stage, Stage::Body(_))
+    }
+
+    /// Whether an interim answer has come, and the head of the final one is awaited.
+    pub fn is_between_heads(&self) -> bool {
+        self.has_begun && !self.in_body()
     }
 
     /// Goes on with `data`: all bytes that have come and were not used. Body bytes that count are appended to
@@ -132,13 +99,32 @@ impl Answer {
         room: usize,
         keep: Option<&mut Vec<u8>>,
     ) -> Result<Progress, AnswerError> {
-        if let Stage::Body(body) = &mut self.stage {
-            return match body.read(data, keep).map_err(AnswerError::Body)? {
-                BodyProgress::More => Ok(Progress::More { used: data.len() }),
-                BodyProgress::Done(ending) => Ok(Progress::Done(ending)),
+        let mut start = 0;
+        loop {
+            let partial = match &mut self.stage {
+                Stage::Head(partial) => partial,
+                Stage::Body(body) => {
+                    return match body.read(data, keep).map_err(AnswerError::Body)? {
+                        BodyProgress::More => Ok(Progress::More { used: data.len() }),
+                        BodyProgress::Done(ending) => Ok(Progress::Done(ending)),
+                    };
+                }
             };
+            let Some(read) = partial.read(&data[start..], false).map_err(AnswerError::Head)? else {
+                if room == 0 && start == 0 {
+                    return Err(AnswerError::Head(HeadError::TooLong(data.len())));
+                }
+                return Ok(Progress::More { used: start });
+            };
+            start += read.len;
+            self.has_begun = true;
+            let Some(body) = read.body else {
+                self.stage = Stage::Head(Partial::default());
+                continue;
+            };
+            self.stage = Stage::Body(body);
+            return Ok(Progress::Head { used: start, head: read.head });
         }
-        self.read_head(data, room).map_err(AnswerError::Head)
     }
 
     /// The server has closed; `data` as for [`Answer::read`], which has seen it already.
@@ -148,38 +134,12 @@ impl Answer {
     pub fn end(&self, data: &[u8]) -> Result<Ending, AnswerError> {
         match &self.stage {
             Stage::Body(body) => body.end().map_err(AnswerError::Body),
-            Stage::StatusLine if data.is_empty() => Err(AnswerError::Empty),
-            Stage::StatusLine | Stage::Headers => Err(AnswerError::Head(HeadError::Eof)),
-        }
-    }
-
-    fn read_head(&mut self, data: &[u8], room: usize) -> Result<Progress, HeadError> {
-        let mut start = 0;
-        loop {
-            let rest = &data[start..];
-            if self.stage == Stage::StatusLine
-                && let Some(offset) = rest[self.searched..].iter().position(|byte| *byte == b'\n')
-            {
-                check_status_line(&rest[..self.searched + offset])?;
-                self.stage = Stage::Headers;
-            }
-            let Some(len) = head_end(rest, self.searched) else {
-                // The last three bytes may be the beginning of the end.
-                self.searched = rest.len().saturating_sub(3);
-                if room == 0 && start == 0 {
-                    return Err(HeadError::TooLong(data.len()));
-                }
-                return Ok(Progress::More { used: start });
-            };
-            let parsed = parse_head(&rest[..len])?;
-            self.searched = 0;
-            start += len;
-            if let Some((head, body)) = parsed {
-                self.stage = Stage::Body(body);
-                return Ok(Progress::Head { used: start, head });
-            }
-            // An interim answer (1xx): the final one follows.
-            self.stage = Stage::StatusLine;
+            Stage::Head(_) if data.is_empty() && !self.has_begun => Err(AnswerError::Empty),
+            // The last line needs no end; a head cannot be complete without its empty line.
+            Stage::Head(partial) => match partial.clone().read(data, true) {
+                Ok(_) => Err(AnswerError::torn(false)),
+                Err(error) => Err(AnswerError::Head(error)),
+            },
         }
     }
 }
@@ -190,146 +150,10 @@ impl Default for Answer {
     }
 }
 
-impl Quoted {
-    fn new(bytes: &[u8]) -> Quoted {
-        let text = String::from_utf8_lossy(bytes);
-        Quoted(format!("\"{}\"", text.escape_debug()).replace("\\'", "'").into())
-    }
-}
-
-impl fmt::Display for Quoted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Length of the head including its empty line, looking from byte `from` on.
-fn head_end(data: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while let Some(offset) = data[at..].iter().position(|byte| *byte == b'\n') {
-        at += offset + 1;
-        match &data[at..] {
-            [b'\n', ..] => return Some(at + 1),
-            [b'\r', b'\n', ..] => return Some(at + 2),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Go's checks of the status line, in its order and words.
-fn check_status_line(line: &[u8]) -> Result<(), HeadError> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let Some(space) = line.iter().position(|byte| *byte == b' ') else {
-        return Err(HeadError::Response(Quoted::new(line)));
-    };
-    let (version, rest) = line.split_at(space);
-    let rest = rest.trim_ascii_start();
-    let code = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
-    if code.len() != 3 || !code.iter().all(u8::is_ascii_digit) {
-        return Err(HeadError::StatusCode(Quoted::new(code)));
-    }
-    match version {
-        b"HTTP/1.0" | b"HTTP/1.1" => Ok(()),
-        _ => Err(HeadError::Version(Quoted::new(version))),
-    }
-}
-
-/// Reads a whole head; None for an interim answer.
-fn parse_head(head: &[u8]) -> Result<Option<(Head, Body)>, HeadError> {
-    let mut inline = [httparse::EMPTY_HEADER; HEADERS_INLINE];
-    match parse_with(head, &mut inline) {
-        Err(httparse::Error::TooManyHeaders) => {
-            let mut table = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
-            parse_with(head, &mut table).map_err(|_| bad_header_line(head))?
-        }
-        Err(_) => return Err(bad_header_line(head)),
-        Ok(parsed) => parsed,
-    }
-    .transpose()
-}
-
-type Parsed = Option<Result<(Head, Body), HeadError>>;
-
-fn parse_with<'b>(head: &'b [u8], headers: &mut [httparse::Header<'b>]) -> Result<Parsed, httparse::Error> {
-    let mut response = httparse::Response::new(headers);
-    let mut config = httparse::ParserConfig::default();
-    config
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .allow_multiple_spaces_in_response_status_delimiters(true);
-    if config.parse_response(&mut response, head)?.is_partial() {
-        return Err(httparse::Error::HeaderName);
-    }
-    let status = response.code.unwrap_or_default();
-    if (100..200).contains(&status) && status != 101 {
-        return Ok(None);
-    }
-    let is_1_1 = response.version == Some(1);
-    Ok(Some(describe(status, is_1_1, response.headers)))
-}
-
-fn describe(status: u16, is_1_1: bool, headers: &[httparse::Header<'_>]) -> Result<(Head, Body), HeadError> {
-    let has_no_body = matches!(status, 101 | 204 | 304);
-    let body = if has_no_body { Body::none() } else { framing(headers)? };
-    let location = if (300..400).contains(&status) { first(headers, "Location") } else { None };
-    let location = location.map(|value| String::from_utf8_lossy(value.trim_ascii()).into());
-    let says_close = values(headers, "Connection")
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));
-    let keeps_connection = is_1_1 && !says_close && status != 101 && !body.is_until_close();
-    Ok((Head { status, location, keeps_connection }, body))
-}
-
-/// How the body ends (RFC 9112, 6.3): chunked, by length, or with the connection.
-fn framing(headers: &[httparse::Header<'_>]) -> Result<Body, HeadError> {
-    if let Some(encoding) = first(headers, "Transfer-Encoding") {
-        let encoding = encoding.trim_ascii();
-        if !encoding.eq_ignore_ascii_case(b"chunked") {
-            return Err(HeadError::TransferEncoding(Quoted::new(encoding)));
-        }
-        return Ok(Body::chunked());
-    }
-    let mut lengths = values(headers, "Content-Length").map(<[u8]>::trim_ascii);
-    let Some(length) = lengths.next() else { return Ok(Body::until_close()) };
-    if lengths.any(|other| other != length) {
-        let all: Vec<String> = values(headers, "Content-Length")
-            .map(|value| format!("\"{}\"", String::from_utf8_lossy(value.trim_ascii()).escape_debug()))
-            .collect();
-        return Err(HeadError::ContentLengths(format!("[{}]", all.join(" ")).into()));
-    }
-    let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(length).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
-    match number {
-        Some(number) => Ok(Body::of_length(number)),
-        None => Err(HeadError::ContentLength(Quoted::new(length))),
-    }
-}
-
-fn values<'a>(headers: &'a [httparse::Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
-}
-
-fn first<'a>(headers: &'a [httparse::Header<'_>], name: &'a str) -> Option<&'a [u8]> {
-    values(headers, name).next()
-}
-
-/// The first header line that is none, for the error text.
-fn bad_header_line(head: &[u8]) -> HeadError {
-    let is_bad = |line: &&[u8]| {
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-        name.len() == line.len() || name.is_empty() || !name.iter().all(is_token)
-    };
-    let lines =
-        head.split(|byte| *byte == b'\n').skip(1).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let mut lines = lines.filter(|line| !line.is_empty());
-    let bad = lines.clone().find(is_bad).or_else(|| lines.next()).unwrap_or_default();
-    HeadError::HeaderLine(String::from_utf8_lossy(&bad[..bad.len().min(PROBE_OUTPUT_MAX_BYTES)]).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::limits::PROBE_OUTPUT_MAX_BYTES;
 
     /// Reads `wire` in pieces of `step` bytes and then its end, as a caller with a 16 KiB buffer does; says
     /// status, kept body and how it ended.
@@ -369,7 +193,7 @@ mod tests {
 
     #[track_caller]
     fn check_error(wire: &[u8], text: &str) {
-        for step in [1, 5, wire.len().max(1)] {
+        for step in [1, 5, wire.len().clamp(1, 8_000)] {
             let (_, _, end) = run(wire, step);
             assert_eq!(end.map_err(|error| error.to_string()), Err(text.to_owned()), "in steps of {step}");
         }
@@ -387,7 +211,7 @@ mod tests {
             503,
             b"abcde",
         );
-        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n", 200, b"");
+        check(b"HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n0\r\nX-T: x\r\n\r\n", 200, b"");
         check(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 200, b"x");
         check(b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n b\r\nContent-Length: 1\r\n\r\nx", 200, b"x");
         check(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx", 200, b"x");
@@ -404,37 +228,68 @@ mod tests {
 
     #[test]
     fn broken_heads_have_gos_words() {
-        let broken = "net/http: HTTP/1.x transport connection broken: ";
+        let check = |wire: &[u8], text: &str| {
+            check_error(wire, &format!("net/http: HTTP/1.x transport connection broken: {text}"));
+        };
         check_error(b"", "EOF");
-        check_error(b"HTTP/1.1 200 OK\r\nContent-", &format!("{broken}unexpected EOF"));
-        check_error(b"HTT", &format!("{broken}unexpected EOF"));
-        check_error(b"garbage\r\n", &format!("{broken}malformed HTTP response \"garbage\""));
-        check_error(b"HTTP/1.1 x OK\r\n", &format!("{broken}malformed HTTP status code \"x\""));
-        check_error(b"HTTP/1.1 -1 OK\r\n", &format!("{broken}malformed HTTP status code \"-1\""));
-        check_error(b"HTTP/1.1 20 OK\r\n", &format!("{broken}malformed HTTP status code \"20\""));
-        check_error(b"SSH/2.0 200 OK\r\n", &format!("{broken}malformed HTTP version \"SSH/2.0\""));
-        check_error(
-            b"\x16\x03\x01\r\n",
-            &format!("{broken}malformed HTTP response \"\\u{{16}}\\u{{3}}\\u{{1}}\""),
+        check(b"HTTP/1.1 100 Continue\r\n\r\n", "unexpected EOF");
+        check(b"HTTP/1.1 200 OK\r\n", "unexpected EOF");
+        check(b"HTTP/1.1 200 OK\r\nX-A: b\r\n", "unexpected EOF");
+        check(b"HTT", "malformed HTTP response \"HTT\"");
+        check(b"garbage\r\n", "malformed HTTP response \"garbage\"");
+        check(b"\r\nHTTP/1.1 200 OK\r\n", "malformed HTTP response \"\"");
+        check(b"\x16\x03\x01\r\n", "malformed HTTP response \"\\x16\\x03\\x01\"");
+        check(b"HTTP/1.1 x OK\r\n", "malformed HTTP status code \"x\"");
+        check(b"HTTP/1.1 -10 OK\r\n", "malformed HTTP status code \"-10\"");
+        check(b"HTTP/1.1 20 OK\r\n", "malformed HTTP status code \"20\"");
+        check(b"SSH/2.0 200 OK\r\n", "malformed HTTP version \"SSH/2.0\"");
+        check(b"HTTP/1.10 200 OK\r\n", "malformed HTTP version \"HTTP/1.10\"");
+        let in_head = |lines: &str, text: &str| {
+            check(format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n").as_bytes(), text);
+        };
+        in_head("no colon", "malformed MIME header: missing colon: \"no colon\"");
+        in_head(" X: a", "malformed MIME header initial line: \" X: a\"");
+        in_head(&format!(" {}", "x".repeat(80)), "message too large");
+        in_head(": a", "malformed MIME header line: \": a\"");
+        in_head("X(A): b", "malformed MIME header line: \"X(A): b\"");
+        in_head("X: a\0b", "malformed MIME header line: \"X: a\\x00b\"");
+        in_head("X: a\rb", "malformed MIME header line: \"X: a\\rb\"");
+        in_head("X(A): b \r\n \t c\r\n d", "malformed MIME header line: \"X(A): b c d\"");
+        in_head("Content-Length: x", "bad Content-Length \"x\"");
+        in_head("Content-Length: +5", "bad Content-Length \"+5\"");
+        in_head("Content-Length: 9223372036854775808", "bad Content-Length \"9223372036854775808\"");
+        in_head("Content-Length:", "invalid empty Content-Length \"\"");
+        in_head("Content-Length: 5\r\n 6", "bad Content-Length \"5 6\"");
+        in_head("Transfer-Encoding: gzip", "unsupported transfer encoding: \"gzip\"");
+        in_head(
+            "Transfer-Encoding: chunked\r\ntransfer-encoding:chunked",
+            "too many transfer encodings: [\"chunked\" \"chunked\"]",
         );
-        check_error(
-            b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
-            &format!("{broken}malformed MIME header line: no colon"),
+        in_head("Transfer-Encoding: chunked\r\nContent-Length: x", "bad Content-Length \"x\"");
+        in_head(
+            "Trailer: a, content-length\r\nTransfer-Encoding: chunked",
+            "bad trailer key \"Content-Length\"",
         );
-        check_error(
-            b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-            &format!("{broken}bad Content-Length \"x\""),
+        in_head(
+            "Content-Length: 1\r\nContent-Length: 2",
+            "http: message cannot contain multiple Content-Length headers; got [\"1\" \"2\"]",
         );
-        check_error(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-            &format!("{broken}unsupported transfer encoding: \"gzip\""),
-        );
-        check_error(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            &format!(
-                "{broken}http: message cannot contain multiple Content-Length headers; got [\"1\" \"2\"]"
-            ),
-        );
+    }
+
+    #[test]
+    fn odd_heads_that_go_takes() {
+        let ok = |head: &str, status, body: &[u8]| {
+            check(format!("{head}Content-Length: 1\r\n\r\nx").as_bytes(), status, body);
+        };
+        ok("HTTP/1.1 +20 OK\r\n", 20, b"x");
+        ok("HTTP/2.0 200\r\n", 200, b"x");
+        ok("HTTP/1.1   200 a  b\0\r\n", 200, b"x");
+        ok("HTTP/1.1 200 OK\nX-A: \u{fc}\n", 200, b"x");
+        ok("HTTP/1.1 200 OK\r\nX-A :b\r\nX A: b\r\n", 200, b"x");
+        ok("HTTP/1.1 200 OK\r\nContent-Length : 5\r\n", 200, b"x");
+        ok("HTTP/1.1 200 OK\r\nX-A: b\r\n \r\n\tc\r\n", 200, b"x");
+        ok("HTTP/1.1 200 OK\r\nTrailer: Content-Length\r\n", 200, b"x");
+        check(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: x\r\nContent-Length: 1\r\n\r\nx", 200, b"x");
     }
 
     #[test]
@@ -450,18 +305,43 @@ mod tests {
     #[test]
     fn bodies_that_break_cannot_be_judged() {
         check_error(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", "unexpected EOF");
-        check_error(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", "unexpected EOF");
-        check_error(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-            "invalid byte in chunk length",
+        let chunks = |wire: &str, text: &str| {
+            check_error(
+                format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{wire}").as_bytes(),
+                text,
+            );
+        };
+        for torn in ["", "5", "5\r", "5\r\n", "5\r\nhe", "5\r\nhello", "5\r\nhello\r", "5\r\nhelloX", "xyz"] {
+            chunks(torn, "unexpected EOF");
+        }
+        chunks("xyz\r\n", "invalid byte in chunk length");
+        chunks(" 5\r\n", "invalid byte in chunk length");
+        chunks("5 ;x\r\n", "invalid byte in chunk length");
+        chunks("\r\n", "empty hex number for chunk length");
+        chunks(";x\r\n", "empty hex number for chunk length");
+        chunks("1\r\nabc", "malformed chunked encoding");
+        chunks("1\r\na\n0", "malformed chunked encoding");
+        chunks("x\n", "chunked line ends with bare LF");
+        chunks("5;\r;\r\n", "invalid CR in chunked line");
+        chunks("11111111111111111\r\n", "http chunk length too large");
+        chunks(&"0".repeat(5_000), "header line too long");
+        chunks(
+            &format!("1;{}\r\na\r\n", "x".repeat(1_000)).repeat(17),
+            "chunked encoding contains too much non-data",
         );
-        check_error(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc",
-            "malformed chunked encoding",
+        chunks("0\r\n", "http: unexpected EOF reading trailer");
+        chunks("0\r\n\r", "http: unexpected EOF reading trailer");
+        chunks("0\r\nX-T: a\r\n", "http: suspiciously long trailer after chunked body");
+        chunks("0\r\n\n\n", "http: suspiciously long trailer after chunked body");
+        chunks(
+            &format!("0\r\n{}", "X: a\r\n".repeat(700)),
+            "http: suspiciously long trailer after chunked body",
         );
-        check_error(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n11111111111111111\r\n",
-            "http chunk length too large",
+        chunks("0\r\nX-T a\r\n\r\n", "malformed MIME header: missing colon: \"X-T a\"");
+        check(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5 \t\r\nhello\r\n00;a b\r\nX: y\r\n\r\n",
+            200,
+            b"hello",
         );
     }
 

@@ -2,10 +2,15 @@
 
 mod answer;
 mod body;
+mod chunk;
+mod head;
+mod lines;
+mod quote;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-pub use answer::{Answer, AnswerError, Ending, Head, HeadError, Progress, Quoted};
+pub use answer::{Answer, AnswerError, Ending, Progress};
+pub use head::{Head, HeadError};
 
 /// Serialises one GET request: the request line, then `headers` exactly as given (names, order and
 /// repetitions), then the empty line. Which headers a probe sends is decided by `wire::headers`;
