@@ -5,8 +5,8 @@
 mod bench;
 mod ci;
 mod clock;
-mod differential;
 mod conformance;
+mod differential;
 mod ebpf;
 mod fixtures;
 mod fuzz;
