@@ -304,10 +304,23 @@ spec:
 
 #[test]
 fn e2e_c_20_a_serving_app_stays_and_one_that_says_not_serving_is_restarted() {
+    serves_and_stops("E2E-C-20", APP);
+}
+
+#[test]
+fn e2e_s_20_the_same_as_a_sidecar() {
+    let sidecar = APP.replace("  containers:\n  - name: c", "  initContainers:\n  - name: c\n    restartPolicy: Always");
+    assert_ne!(sidecar, APP);
+    let main = "  containers:\n  - {name: main, command: [sleep, '100000']}\n";
+    serves_and_stops("E2E-S-20", &format!("{sidecar}{main}"));
+}
+
+fn serves_and_stops(id: &str, manifest: &str) {
+    eprintln!("{id}");
     let world = World::new();
     let reporter = serve_healthy(&world);
     say(&reporter, "app", ServingStatus::Serving);
-    let mut agent = world.run(&[&world.write("pod.yaml", APP)], &[]);
+    let mut agent = world.run(&[&world.write("pod.yaml", manifest)], &[]);
     eventually("it is ready", AFTER_A_WHILE, || {
         (world.container_status("app", "c")["ready"] == true).then_some(())
     });

@@ -49,7 +49,8 @@ pub struct Config {
     pub engine_shards: u16,
     /// At least one.
     pub executor_shards: u16,
-    pub max_container_restart_period: Duration,
+    /// Waits before a crashed container is started again.
+    pub backoff: BackoffParams,
     pub engine: EngineKind,
     pub sensor: SensorKind,
     pub sensor_options: LoadOptions,
@@ -221,7 +222,7 @@ fn start_executors(
         let shard = Shard::new(ShardConfig {
             executor,
             pod_ip: POD_IP,
-            backoff: BackoffParams::STANDARD.with_max(config.max_container_restart_period),
+            backoff: config.backoff,
             id_seed: random_seed().context("read random numbers from the system")?,
         });
         // Not its owner: runtime and sensor send to the executors, so each would keep the other alive for ever.

@@ -124,9 +124,13 @@ pub struct RunArgs {
     /// Threads that decide; pods are hashed onto them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), default_value_t = 1)]
     pub executor_shards: u16,
-    /// Longest wait before a crashed container is started again, 1s to 300s
-    #[arg(long, value_name = "DURATION", value_parser = restart_period, default_value = "300s")]
-    pub max_container_restart_period: Duration,
+    /// Longest wait before a crashed container is started again, 1s to 300s [default: 300s, or 60s with
+    /// --reduced-restart-backoff]
+    #[arg(long, value_name = "DURATION", value_parser = restart_period)]
+    pub max_container_restart_period: Option<Duration>,
+    /// Begin with a wait of 1s instead of 10s, doubling up to 60s (kubelet's gate ReduceDefaultCrashLoopBackOffDecay)
+    #[arg(long)]
+    pub reduced_restart_backoff: bool,
     /// Form of the agent's own log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use probe_core::decide::backoff::BackoffParams;
 use probe_core::model::limits::DESCRIPTORS_WANTED;
 use probe_core::sys::host;
 use probe_core::sys::spawn::Spawner;
@@ -50,7 +51,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         node_name: args.node_name.clone().unwrap_or_else(host::name),
         engine_shards: args.engine_shards.unwrap_or_else(default_engine_shards),
         executor_shards: args.executor_shards,
-        max_container_restart_period: args.max_container_restart_period,
+        backoff: backoff(args),
         engine: args.engine,
         sensor: args.sensor,
         sensor_options: LoadOptions { drop_percent: args.sensor_drop_percent, ..LoadOptions::default() },
@@ -67,6 +68,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         Ended::AllSucceeded | Ended::Stopped => exit::OK,
         Ended::SomeFailed => exit::FAILED,
     })
+}
+
+/// Kubelet's gate gives other waits, its configuration another longest one.
+fn backoff(args: &RunArgs) -> BackoffParams {
+    let params =
+        if args.reduced_restart_backoff { BackoffParams::REDUCED } else { BackoffParams::STANDARD };
+    args.max_container_restart_period.map_or(params, |max| params.with_max(max))
 }
 
 fn default_engine_shards() -> u16 {

@@ -1,0 +1,386 @@
+//! The E2E-C cases of the conformance table, and the E2E-S cases, which are the same on a sidecar: probes of real containers
+//! under the built binary.
+
+#[path = "container_probes/scene.rs"]
+mod scene;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use test_support::{AFTER_A_WHILE, eventually};
+
+use scene::Kind::{Regular, Sidecar};
+use scene::{Kind, Scene, app, exec, get, probed, sh};
+
+/// Upstream waits for 30 s.
+const DELAY_S: u64 = 3;
+
+fn readiness_after_its_delay(id: &str, kind: Kind) {
+    let probe = get("/", json!({"initialDelaySeconds": DELAY_S}));
+    let mut scene = Scene::new(kind, probed(app(), "readinessProbe", probe), &[]);
+    scene.gets_ready(id);
+    let started = scene.status()["state"]["running"]["startedAt"].clone();
+    let ready = scene.condition("ContainersReady")["lastTransitionTime"].clone();
+    // Sidecars count for the condition too.
+    let between = seconds(&ready) - seconds(&started);
+    assert!(between >= DELAY_S, "{id}: ready {between} s after the start");
+    assert_eq!(scene.status()["restartCount"], 0, "{id}");
+    scene.end(id);
+}
+
+fn readiness_of_a_closed_port(id: &str, kind: Kind) {
+    let probe = json!({"httpGet": {"path": "/", "port": 81}});
+    Scene::new(kind, probed(app(), "readinessProbe", probe), &[]).is_never_ready(id);
+}
+
+fn health_file(fields: Value) -> Value {
+    exec(&["sh", "-c", "cat $DIR/health"], fields)
+}
+
+fn exec_liveness_of_a_file_that_goes(id: &str, kind: Kind) {
+    let script = "echo ok >$DIR/health; sleep 1; rm -f $DIR/health; sleep 600";
+    let probe = health_file(json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 1}));
+    Scene::new(kind, probed(sh(script), "livenessProbe", probe), &[]).restarts_to(id, 1);
+}
+
+fn exec_liveness_of_a_file_that_stays(id: &str, kind: Kind) {
+    let probe = health_file(json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 1}));
+    let container = sh("echo ok >$DIR/health; exec sleep 600");
+    Scene::new(kind, probed(container, "livenessProbe", probe), &[]).is_left_alone(id);
+}
+
+fn http_liveness_that_turns_bad(id: &str, kind: Kind) {
+    let probe = get("/healthz", json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 1}));
+    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).restarts_to(id, 1);
+}
+
+fn tcp_liveness_beside_http_errors(id: &str, kind: Kind) {
+    let probe = json!({"tcpSocket": {"port": 8080}, "initialDelaySeconds": 2, "failureThreshold": 1});
+    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).is_left_alone(id);
+}
+
+fn five_restarts(id: &str, kind: Kind) {
+    let probe = get("/healthz", json!({"initialDelaySeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1}));
+    let container = probed(app(), "livenessProbe", probe);
+    // Waits of 1, 2, 4 and 8 s: a tenth of the standard ones.
+    Scene::new(kind, container, &["--reduced-restart-backoff"]).restarts_to(id, 5);
+}
+
+fn http_liveness_that_stays_well(id: &str, kind: Kind) {
+    let probe = get("/", json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 5}));
+    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).is_left_alone(id);
+}
+
+fn exec_liveness_beyond_its_timeout(id: &str, kind: Kind) {
+    let probe = exec(&["sh", "-c", "sleep 10"], json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    Scene::new(kind, probed(sh("exec sleep 600"), "livenessProbe", probe), &[]).restarts_to(id, 1);
+}
+
+fn exec_readiness_beyond_its_timeout(id: &str, kind: Kind) {
+    let probe = exec(&["sh", "-c", "sleep 10"], json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    Scene::new(kind, probed(sh("exec sleep 600"), "readinessProbe", probe), &[]).is_never_ready(id);
+}
+
+fn exec_liveness_whose_child_holds_the_pipes(id: &str, kind: Kind) {
+    let probe =
+        exec(&["sh", "-c", "sleep 10 & exit 1"], json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    Scene::new(kind, probed(sh("exec sleep 600"), "livenessProbe", probe), &[]).restarts_to(id, 1);
+}
+
+fn redirect_on_the_same_host(id: &str, kind: Kind) {
+    let probe =
+        get("/redirect?loc=%2Fhealthz", json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).restarts_to(id, 1);
+}
+
+fn redirect_to_another_host(id: &str, kind: Kind) {
+    let path = "/redirect?loc=http%3A%2F%2F0.0.0.0%2F";
+    let probe = get(path, json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    let scene = Scene::new(kind, probed(app(), "livenessProbe", probe), &[]);
+    let text = "Probe terminated redirects, Response body: <a href=\"http://0.0.0.0/\">Found</a>.";
+    eventually(&format!("{id}: a warning"), AFTER_A_WHILE, || {
+        let is_it = |line: &String| line.contains("ProbeWarning") && line.contains(text);
+        scene.events().iter().any(is_it).then_some(())
+    });
+    scene.is_left_alone(id);
+}
+
+fn startup_that_fails(id: &str, kind: Kind) {
+    let startup = exec(&["/bin/false"], json!({"initialDelaySeconds": 2, "failureThreshold": 3}));
+    let liveness = exec(&["/bin/true"], json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    let container = probed(probed(sh("exec sleep 600"), "startupProbe", startup), "livenessProbe", liveness);
+    Scene::new(kind, container, &[]).restarts_to(id, 1);
+}
+
+fn liveness_waits_for_startup(id: &str, kind: Kind) {
+    let startup = exec(&["/bin/false"], json!({"initialDelaySeconds": 2, "failureThreshold": 60}));
+    let liveness = exec(&["/bin/false"], json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    let container = probed(probed(sh("exec sleep 600"), "startupProbe", startup), "livenessProbe", liveness);
+    Scene::new(kind, container, &[]).is_left_alone(id);
+}
+
+fn ready_soon_after_started(id: &str, kind: Kind) {
+    let script = "echo ok >$DIR/health; sleep 4; echo ok >$DIR/startup; sleep 600";
+    // In full length: readiness that waited for its own period would come 26 s after the start.
+    let readiness = health_file(json!({"periodSeconds": 30}));
+    let startup = exec(&["sh", "-c", "cat $DIR/startup"], json!({"failureThreshold": 120}));
+    let container = probed(probed(sh(script), "readinessProbe", readiness), "startupProbe", startup);
+    let mut scene = Scene::new(kind, container, &[]);
+    eventually(&format!("{id}: it has started"), AFTER_A_WHILE, || {
+        let status = scene.status();
+        assert!(status["ready"] != true || status["started"] == true, "{id}: {status}");
+        (status["started"] == true).then_some(())
+    });
+    eventually(&format!("{id}: it is ready"), Duration::from_secs(20), || scene.is_ready().then_some(()));
+    scene.end(id);
+}
+
+fn grace_period_of_the_probe(id: &str, kind: Kind) {
+    let probe = json!({
+        "httpGet": {"path": "/healthz", "port": 8080}, "initialDelaySeconds": 1, "failureThreshold": 1,
+        "terminationGracePeriodSeconds": 5,
+    });
+    // The whole group ignores the signal. With the pod's grace period it would be seen alive for 500 s.
+    let container = probed(sh("trap '' TERM; sleep 1000"), "livenessProbe", probe);
+    Scene::in_pod(kind, container, 500, &[]).restarts_and_is_killed(id);
+}
+
+/// Takes its files away when it is asked to end, and takes its time.
+fn reluctant() -> Value {
+    sh("touch $DIR/ready $DIR/liveness; trap 'rm -f $DIR/ready $DIR/liveness; sleep 4; exit 0' TERM; \
+        while :; do sleep 0.1; done")
+}
+
+fn readiness_while_the_pod_ends(id: &str, kind: Kind) {
+    let probe = exec(&["sh", "-c", "cat $DIR/ready"], json!({"initialDelaySeconds": 1, "failureThreshold": 1}));
+    let scene = Scene::in_pod(kind, probed(reluctant(), "readinessProbe", probe), 30, &[]);
+    ends_unready(id, scene);
+}
+
+fn no_liveness_while_the_pod_ends(id: &str, kind: Kind) {
+    let readiness =
+        exec(&["sh", "-c", "cat $DIR/ready"], json!({"initialDelaySeconds": 1, "failureThreshold": 1}));
+    let liveness =
+        exec(&["sh", "-c", "cat $DIR/liveness"], json!({"initialDelaySeconds": 1, "failureThreshold": 1}));
+    let container = probed(probed(reluctant(), "readinessProbe", readiness), "livenessProbe", liveness);
+    let events = ends_unready(id, Scene::in_pod(kind, container, 30, &[]));
+    let is_of_liveness = |line: &&String| line.contains("failed liveness probe") || line.contains("Liveness probe");
+    assert_eq!(events.iter().find(is_of_liveness), None, "{id}");
+}
+
+/// Deletes the pod once it is ready, and sees it unready before it is gone. Returns all events.
+fn ends_unready(id: &str, mut scene: Scene) -> Vec<String> {
+    scene.gets_ready(id);
+    let done = scene.world().defib(&["delete", "pod", "p", "--wait=false"]);
+    assert_eq!(done.code, 0, "{id}: {}", done.stderr);
+    eventually(&format!("{id}: it is unready"), AFTER_A_WHILE, || (!scene.is_ready()).then_some(()));
+    scene.ends_by_itself(id);
+    scene.events()
+}
+
+fn crashes_for_half_a_minute(id: &str, args: &[&str], restarts: std::ops::RangeInclusive<u64>) {
+    let mut scene = Scene::new(Regular, sh("exit 1"), args);
+    scene.watch(Duration::from_secs(30), |_| ());
+    let count = scene.status()["restartCount"].as_u64().unwrap_or_default();
+    assert!(restarts.contains(&count), "{id}: {count} restarts");
+    scene.end(id);
+}
+
+#[test]
+fn e2e_r_10() {
+    // Waits of 0, 1, 2, 3, 3, … s: a tenth.
+    let args = ["--reduced-restart-backoff", "--max-container-restart-period", "3s"];
+    crashes_for_half_a_minute("E2E-R-10", &args, 3..=13);
+}
+
+#[test]
+fn e2e_r_11() {
+    // Waits of 0, 1, 2, 4, 8, 16 s.
+    crashes_for_half_a_minute("E2E-R-11", &["--reduced-restart-backoff"], 3..=7);
+}
+
+/// Seconds since 1970 of a time as the API writes it.
+fn seconds(time: &Value) -> u64 {
+    let time: jiff::Timestamp = time.as_str().and_then(|text| text.parse().ok()).expect("a time");
+    u64::try_from(time.as_second()).expect("a time after 1970")
+}
+
+#[test]
+fn e2e_c_01() {
+    readiness_after_its_delay("E2E-C-01", Regular);
+}
+
+#[test]
+fn e2e_c_02() {
+    readiness_of_a_closed_port("E2E-C-02", Regular);
+}
+
+#[test]
+fn e2e_c_03() {
+    exec_liveness_of_a_file_that_goes("E2E-C-03", Regular);
+}
+
+#[test]
+fn e2e_c_04() {
+    exec_liveness_of_a_file_that_stays("E2E-C-04", Regular);
+}
+
+#[test]
+fn e2e_c_05() {
+    http_liveness_that_turns_bad("E2E-C-05", Regular);
+}
+
+#[test]
+fn e2e_c_06() {
+    tcp_liveness_beside_http_errors("E2E-C-06", Regular);
+}
+
+#[test]
+fn e2e_c_07() {
+    five_restarts("E2E-C-07", Regular);
+}
+
+#[test]
+fn e2e_c_08() {
+    http_liveness_that_stays_well("E2E-C-08", Regular);
+}
+
+#[test]
+fn e2e_c_09() {
+    exec_liveness_beyond_its_timeout("E2E-C-09", Regular);
+}
+
+#[test]
+fn e2e_c_10() {
+    exec_readiness_beyond_its_timeout("E2E-C-10", Regular);
+}
+
+#[test]
+fn e2e_c_11() {
+    exec_liveness_whose_child_holds_the_pipes("E2E-C-11", Regular);
+}
+
+#[test]
+fn e2e_c_12() {
+    redirect_on_the_same_host("E2E-C-12", Regular);
+}
+
+#[test]
+fn e2e_c_13() {
+    redirect_to_another_host("E2E-C-13", Regular);
+}
+
+#[test]
+fn e2e_c_14() {
+    startup_that_fails("E2E-C-14", Regular);
+}
+
+#[test]
+fn e2e_c_15() {
+    liveness_waits_for_startup("E2E-C-15", Regular);
+}
+
+#[test]
+fn e2e_c_17() {
+    ready_soon_after_started("E2E-C-17", Regular);
+}
+
+#[test]
+fn e2e_c_18() {
+    grace_period_of_the_probe("E2E-C-18", Regular);
+}
+
+#[test]
+fn e2e_c_22() {
+    readiness_while_the_pod_ends("E2E-C-22", Regular);
+}
+
+#[test]
+fn e2e_c_23() {
+    no_liveness_while_the_pod_ends("E2E-C-23", Regular);
+}
+
+#[test]
+fn e2e_s_01() {
+    readiness_after_its_delay("E2E-S-01", Sidecar);
+}
+
+#[test]
+fn e2e_s_02() {
+    readiness_of_a_closed_port("E2E-S-02", Sidecar);
+}
+
+#[test]
+fn e2e_s_03() {
+    exec_liveness_of_a_file_that_goes("E2E-S-03", Sidecar);
+}
+
+#[test]
+fn e2e_s_04() {
+    exec_liveness_of_a_file_that_stays("E2E-S-04", Sidecar);
+}
+
+#[test]
+fn e2e_s_05() {
+    http_liveness_that_turns_bad("E2E-S-05", Sidecar);
+}
+
+#[test]
+fn e2e_s_07() {
+    five_restarts("E2E-S-07", Sidecar);
+}
+
+#[test]
+fn e2e_s_08() {
+    http_liveness_that_stays_well("E2E-S-08", Sidecar);
+}
+
+#[test]
+fn e2e_s_09() {
+    exec_liveness_beyond_its_timeout("E2E-S-09", Sidecar);
+}
+
+#[test]
+fn e2e_s_10() {
+    exec_readiness_beyond_its_timeout("E2E-S-10", Sidecar);
+}
+
+#[test]
+fn e2e_s_11() {
+    exec_liveness_whose_child_holds_the_pipes("E2E-S-11", Sidecar);
+}
+
+#[test]
+fn e2e_s_12() {
+    redirect_on_the_same_host("E2E-S-12", Sidecar);
+}
+
+#[test]
+fn e2e_s_13() {
+    redirect_to_another_host("E2E-S-13", Sidecar);
+}
+
+#[test]
+fn e2e_s_14() {
+    startup_that_fails("E2E-S-14", Sidecar);
+}
+
+#[test]
+fn e2e_s_15() {
+    liveness_waits_for_startup("E2E-S-15", Sidecar);
+}
+
+#[test]
+fn e2e_s_17() {
+    ready_soon_after_started("E2E-S-17", Sidecar);
+}
+
+#[test]
+fn e2e_s_22() {
+    readiness_while_the_pod_ends("E2E-S-22", Sidecar);
+}
+
+#[test]
+fn e2e_s_23() {
+    no_liveness_while_the_pod_ends("E2E-S-23", Sidecar);
+}
