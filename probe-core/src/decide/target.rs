@@ -93,7 +93,13 @@ pub fn http(
         Some(_) | None => pod_ip.to_string(),
     };
     let url = Url::for_probe(scheme, &host_name, port, &action.path)?;
-    let lines = headers::request_headers(&action.headers, url.authority(), agent)?;
+    let mut given = action.headers.clone();
+    let is_authorization = |(name, _): &(Box<str>, Box<str>)| name.eq_ignore_ascii_case("Authorization");
+    // A user in what the manifest has as a path.
+    if let Some(login) = url.basic_auth().filter(|_| !given.iter().any(is_authorization)) {
+        given.push(("Authorization".into(), login.into()));
+    }
+    let lines = headers::request_headers(&given, url.authority(), agent)?;
     let target = url.request_target();
     let tls = action.tls.as_ref().map(|tls| TlsTarget {
         config: tls.config.clone(),
@@ -133,7 +139,7 @@ pub fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follo
     };
     let authority = Url::parse(&current.url).map(|url| url.authority().to_owned()).unwrap_or_default();
     let (given, asked) = (headers_of(&first.request), headers_of(&current.request));
-    let lines = headers::redirected(&given, headers::host(&asked), &authority, &hop);
+    let lines = headers::redirected(&given, &asked, &authority, &hop);
     let tls = hop_tls(first, current, &hop);
     Follow::Next(Box::new(HttpTarget {
         request: request(&hop.request_target, &lines),

@@ -1,7 +1,7 @@
 //! The header lines of a probe's request, in the order in which Go's client writes them
 //! (kubelet-semantics 4.1).
 
-use super::url::Hop;
+use super::url::{Hop, Login};
 
 /// One header line: name and value as they go on the wire.
 pub type Header = (Box<str>, Box<str>);
@@ -49,18 +49,27 @@ pub fn request_headers(
     Ok(in_order(&host, lines))
 }
 
-/// The header lines after a redirect. `first_request` are the lines of the first request of the run,
-/// `current_host` the Host of the request that was redirected, `current_authority` host and port of its URL.
+/// The header lines after a redirect. `first_request` are the lines of the first request of the run, `current` those of
+/// the request that was redirected, `current_authority` host and port of its URL.
 pub fn redirected(
     first_request: &[Header],
-    current_host: &str,
+    current: &[Header],
     current_authority: &str,
     hop: &Hop,
 ) -> Vec<Header> {
+    let current_host = host(current);
     // The last line is the client's own; it is added again behind the Referer.
     let mut lines = without_close(first_request).to_vec();
     if let Some(referer) = hop.referer.as_ref().filter(|_| first(&lines, "Referer").is_none()) {
         lines.push(("Referer".into(), referer.clone()));
+    }
+    let login = match &hop.login {
+        Login::None => None,
+        Login::Basic(login) => Some(&**login),
+        Login::Kept => first(current, "Authorization"),
+    };
+    if let Some(login) = login.filter(|_| first(&lines, "Authorization").is_none()) {
+        lines.push(("Authorization".into(), login.into()));
     }
     let is_custom = current_host != current_authority;
     let host = if is_custom && hop.keeps_custom_host { current_host } else { &hop.authority };

@@ -1,10 +1,10 @@
 //! URLs the way Go's net/url reads and writes them, since kubelet's probes, error texts and redirects are
 //! made by it (kubelet-semantics 3.3, 4.3).
-//!
-//! User information in a URL is dropped; kubelet would turn it into an Authorization header.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+
+use base64::Engine as _;
 
 use crate::model::probe::Host;
 
@@ -15,12 +15,20 @@ pub struct Url {
     scheme: String,
     /// What follows the scheme of a URL without slashes, as in `mailto:x`.
     opaque: String,
+    user: Option<User>,
     /// Host with optional port, IPv6 in brackets; empty for a relative reference.
     authority: String,
     path: String,
     /// Some("") for a bare `?`.
     query: Option<String>,
     fragment: String,
+}
+
+/// Who asks, unescaped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct User {
+    name: Vec<u8>,
+    password: Option<Vec<u8>>,
 }
 
 /// Why a text is no URL, in Go's words.
@@ -90,6 +98,17 @@ pub struct Hop {
     pub keeps_custom_host: bool,
     /// Value of the Referer header; None: none is sent.
     pub referer: Option<Box<str>>,
+    pub login: Login,
+}
+
+/// What a hop's URL says of who asks. A header of the manifest counts for more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Login {
+    None,
+    /// Value of the Authorization header: the Location names a user.
+    Basic(Box<str>),
+    /// The Location goes on in the URL that was asked, whose user stays.
+    Kept,
 }
 
 impl Url {
@@ -104,6 +123,7 @@ impl Url {
             Ok(_) | Err(_) => Url {
                 scheme: String::new(),
                 opaque: String::new(),
+                user: None,
                 authority: String::new(),
                 path: escape_path(path),
                 query: None,
@@ -130,7 +150,7 @@ impl Url {
         parse(text).map_err(|problem| UrlError { text: text.to_owned(), problem })
     }
 
-    /// The whole URL.
+    /// The whole URL, with any password replaced, as error texts have it.
     pub fn text(&self) -> String {
         let mut text = String::new();
         if !self.scheme.is_empty() {
@@ -140,6 +160,10 @@ impl Url {
         if self.opaque.is_empty() {
             if !self.authority.is_empty() {
                 text.push_str("//");
+                if let Some(User { name, password }) = &self.user {
+                    text.push_str(&escape(name, Part::User));
+                    text.push_str(if password.is_some() { ":***@" } else { "@" });
+                }
                 text.push_str(&self.authority);
             }
             text.push_str(&self.path);
@@ -164,6 +188,13 @@ impl Url {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         }
+    }
+
+    /// Value of the Authorization header for the user that the URL names.
+    pub fn basic_auth(&self) -> Option<String> {
+        let User { name, password } = self.user.as_ref()?;
+        let login = [name.as_slice(), b":", password.as_deref().unwrap_or_default()].concat();
+        Some(format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(login)))
     }
 
     /// Host with port as written: the default Host header.
@@ -196,6 +227,7 @@ impl Url {
             }
         }
         url.authority.clone_from(&self.authority);
+        url.user.clone_from(&self.user);
         url.path = resolve_path(&self.path, &reference.path);
         Ok((url, reference))
     }
@@ -239,7 +271,12 @@ pub fn redirect(base: &str, location: &str) -> Redirect {
         request_target: url.request_target().into(),
         authority: url.authority.as_str().into(),
         keeps_custom_host: reference.scheme.is_empty(),
-        referer: (!is_downgrade).then(|| base_url.text().into()),
+        referer: (!is_downgrade).then(|| Url { user: None, ..base_url }.text().into()),
+        login: match url.basic_auth() {
+            Some(_) if reference.authority.is_empty() => Login::Kept,
+            Some(basic) => Login::Basic(basic.into()),
+            None => Login::None,
+        },
     }))
 }
 
@@ -273,7 +310,7 @@ fn parse(text: &str) -> Result<Url, String> {
         None => (rest, None),
     };
     let mut url =
-        Url { scheme, opaque: String::new(), authority: String::new(), path: String::new(), query, fragment };
+        Url { scheme, opaque: String::new(), user: None, authority: String::new(), path: String::new(), query, fragment };
     if !rest.starts_with('/') {
         if !url.scheme.is_empty() && !rest.is_empty() {
             url.opaque = rest.to_owned();
@@ -289,12 +326,31 @@ fn parse(text: &str) -> Result<Url, String> {
         let end = after.find('/').unwrap_or(after.len());
         let authority = &after[..end];
         path = &after[end..];
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let (user, host) = match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, authority),
+        };
         check_host(host)?;
+        url.user = user.map(User::parse).transpose()?;
         url.authority = host.to_owned();
     }
     url.path = normalise(path, Part::Path)?;
     Ok(url)
+}
+
+impl User {
+    /// What stands before the `@` of an authority.
+    fn parse(text: &str) -> Result<User, String> {
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || "-._:~!$&'()*+,;=%@".contains(c);
+        if !text.chars().all(is_valid) {
+            return Err("net/url: invalid userinfo".to_owned());
+        }
+        let (name, password) = match text.split_once(':') {
+            Some((name, password)) => (name, Some(unescape(password)?)),
+            None => (text, None),
+        };
+        Ok(User { name: unescape(name)?, password })
+    }
 }
 
 /// The scheme in lower case (empty if there is none) and what follows its colon.
@@ -350,6 +406,7 @@ fn check_host(authority: &str) -> Result<(), String> {
 enum Part {
     Path,
     Fragment,
+    User,
 }
 
 /// The escaped form that Go would send: as written where that is valid, else decoded and escaped anew.
@@ -395,9 +452,10 @@ fn escape(bytes: &[u8], part: Part) -> String {
 fn must_escape(byte: u8, part: Part) -> bool {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => false,
-        b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' => false,
-        b'?' => part == Part::Path,
-        b'!' | b'(' | b')' | b'*' => part == Part::Path,
+        b'/' | b':' | b'@' => part == Part::User,
+        b'$' | b'&' | b'+' | b',' | b';' | b'=' => false,
+        b'?' => part != Part::Fragment,
+        b'!' | b'(' | b')' | b'*' => part != Part::Fragment,
         _ => true,
     }
 }

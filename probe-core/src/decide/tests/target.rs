@@ -402,3 +402,26 @@ fn section_3_2_grpc_goes_to_the_pods_own_address() {
         assert_eq!(target, Target::Grpc(expected));
     }
 }
+
+#[test]
+fn a_user_in_a_location_asks_with_its_name() {
+    let text = |target: &HttpTarget| String::from_utf8_lossy(&target.request).into_owned();
+    let first = probed(&[], Purpose::Probe);
+    let next = |current: &HttpTarget, location: &str| match follow(&first, current, location) {
+        Follow::Next(next) => *next,
+        other => panic!("{location}: {other:?}"),
+    };
+    let named = next(&first, "http://us%20er:s%3Acret@10.1.2.3:81/a");
+    assert!(text(&named).contains("\r\nAuthorization: Basic dXMgZXI6czpjcmV0\r\n"), "{}", text(&named));
+    assert_eq!(&*named.url, "http://us%20er:***@10.1.2.3:81/a");
+    let relative = next(&named, "b");
+    assert!(text(&relative).contains("\r\nAuthorization: Basic dXMgZXI6czpjcmV0\r\n"), "{}", text(&relative));
+    assert!(text(&relative).contains("\r\nReferer: http://10.1.2.3:81/a\r\n"), "{}", text(&relative));
+    let absolute = next(&relative, "http://10.1.2.3:81/c");
+    assert!(!text(&absolute).contains("Authorization"), "{}", text(&absolute));
+
+    let given = probed(&[("authorization", "Bearer x")], Purpose::Probe);
+    let Follow::Next(next) = follow(&given, &given, "http://u@10.1.2.3/") else { panic!("it is followed") };
+    assert!(text(&next).contains("\r\nAuthorization: Bearer x\r\n"), "{}", text(&next));
+    assert_eq!(&*next.url, "http://u@10.1.2.3/");
+}
