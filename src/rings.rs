@@ -42,6 +42,13 @@ impl<W: FnMut(&str)> Rings<W> {
     }
 }
 
+impl<W> Rings<W> {
+    /// What carries the probes by now.
+    pub fn name(&self) -> &'static str {
+        if self.has_fallen_back || self.wanted == EngineKind::Epoll { "epoll" } else { "io_uring" }
+    }
+}
+
 fn warning(error: &RingError) -> String {
     format!(
         "no io_uring for probes: {}; epoll carries them, at more CPU for each. To have io_uring: {}",

@@ -82,7 +82,7 @@ pub fn run(
     }
     let server_cpu = server_before.zip(server_after).map(|(before, after)| after.saturating_sub(before));
     let cpu = cpu_after.saturating_sub(cpu_before).saturating_sub(server_cpu.unwrap_or_default());
-    Ok(Report { plan, collected: total(&shared), cpu, server_cpu })
+    Ok(Report { plan, engine: rings.name(), collected: total(&shared), cpu, server_cpu })
 }
 
 /// Waits until the last run was due, showing what has come every second.

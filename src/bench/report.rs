@@ -16,11 +16,13 @@ const QUANTILES: [(&str, f64); 6] =
 /// Said with every result, so that nobody takes the figures for something else.
 const CORRECTED: &str = "nothing";
 const NOTE: &str = "Response time counts from submission, of runs that succeeded; lateness from due to submission, of all.
-Neither is corrected for anything: a run that waits for its predecessor is late, one whose turn passed is skipped.";
+Neither is corrected for anything: a run that waits for its predecessor or for the prober is late, one whose turn passed is skipped.";
 
 /// A benchmark that has ended.
 pub struct Report {
     pub plan: Plan,
+    /// What carried the probes.
+    pub engine: &'static str,
     pub collected: Collected,
     /// CPU time of this process between the first due run and the end, the built-in server's apart.
     pub cpu: Duration,
@@ -28,7 +30,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Runs that were due and never began, since the run before was in flight all the time.
+    /// Runs that were due and never began: the run before was in flight all the time, or the prober did not run.
     fn skipped(&self) -> u64 {
         self.plan.load.due_runs().saturating_sub(self.collected.done())
     }
@@ -53,13 +55,14 @@ impl Report {
         let _ = writeln!(out, "{}{built_in}", plan.name);
         let _ = writeln!(
             out,
-            "{} targets, each every {:?}, for {:?}; timeout {:?}; {} engine thread{}",
+            "{} targets, each every {:?}, for {:?}; timeout {:?}; {} engine thread{} on {}",
             load.targets,
             load.period,
             load.duration,
             plan.timeout,
             plan.shards,
-            if plan.shards == 1 { "" } else { "s" }
+            if plan.shards == 1 { "" } else { "s" },
+            self.engine
         );
         let _ = writeln!(
             out,
@@ -128,6 +131,7 @@ impl Report {
             "durationNs": nanos(load.duration),
             "timeoutNs": nanos(plan.timeout),
             "shards": plan.shards,
+            "engine": self.engine,
             "runs": {
                 "due": load.due_runs(),
                 "done": collected.done(),
@@ -224,6 +228,7 @@ mod tests {
         };
         Report {
             plan,
+            engine: "io_uring",
             collected,
             cpu: Duration::from_millis(50),
             server_cpu: Some(Duration::from_millis(20)),

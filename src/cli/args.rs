@@ -293,7 +293,7 @@ pub struct DeleteArgs {
 
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
-    /// A pod name, or an address: http://HOST:PORT/PATH, tcp://HOST:PORT, grpc://HOST:PORT/SERVICE
+    /// A pod name, or an address: http://HOST:PORT/PATH, https://HOST:PORT/PATH, tcp://HOST:PORT, grpc://HOST:PORT/SERVICE
     pub target: String,
     /// Container of the pod; may be left out when the pod has one
     pub container: Option<String>,
@@ -328,7 +328,7 @@ pub enum ProbeWord {
 
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// What is probed: http://HOST:PORT/PATH or tcp://HOST:PORT [default: the built-in server]
+    /// What is probed: http://HOST:PORT/PATH, https://HOST:PORT/PATH or tcp://HOST:PORT [default: the built-in server]
     #[arg(value_name = "URL")]
     pub target: Option<String>,
     /// Probe a small server of defib's own on the loopback, on a core of its own where there are two

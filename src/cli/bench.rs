@@ -1,6 +1,6 @@
 //! `defib bench`: what is typed becomes a plan, and what has come of it is written.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,8 +40,11 @@ pub struct InvalidInput(String);
 pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
     let load = load_of(args)?;
     // Before anything is measured: nobody wants to learn of a wrong folder after an hour.
-    let mut hgrm_file = args.hgrm.as_deref().map(create).transpose()?;
-    let mut svg_file = args.svg.as_deref().map(create).transpose()?;
+    if args.hgrm.is_some() && args.hgrm == args.svg {
+        return Err(UsageError("error: --hgrm and --svg name the same file".to_owned()).into());
+    }
+    let hgrm_file = args.hgrm.as_deref().map(Output::open).transpose()?;
+    let svg_file = args.svg.as_deref().map(Output::open).transpose()?;
     let server = match &args.target {
         None => Some(start_server().context("cannot start the built-in server")?),
         Some(_) => None,
@@ -67,10 +70,16 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
         server.stop().context("the built-in server ended early")?;
     }
     let collected = &report.collected;
-    if let Some((file, path)) = &mut hgrm_file {
-        write(file, path, &hgrm::text(&collected.response_ns))?;
+    // First of all: a full disk is no reason to keep the result back.
+    let text = match args.output {
+        BenchForm::Table => report.table(),
+        BenchForm::Json => output::json(&report.json())?,
+    };
+    output::write(text.as_bytes())?;
+    if let Some(file) = hgrm_file {
+        file.write(&hgrm::text(&collected.response_ns))?;
     }
-    if let Some((file, path)) = &mut svg_file {
+    if let Some(file) = svg_file {
         let title = format!(
             "{}: {} targets, {:.0} runs/s, {} runs",
             report.plan.name,
@@ -80,13 +89,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
         );
         let curves =
             [("response time", &collected.response_ns), ("lateness of the prober", &collected.lateness_ns)];
-        write(file, path, &svg::plot(&title, &curves))?;
+        file.write(&svg::plot(&title, &curves))?;
     }
-    let text = match args.output {
-        BenchForm::Table => report.table(),
-        BenchForm::Json => output::json(&report.json())?,
-    };
-    output::write(text.as_bytes())?;
     Ok(if report.has_success() { exit::OK } else { exit::FAILED })
 }
 
@@ -102,7 +106,7 @@ fn load_of(args: &BenchArgs) -> anyhow::Result<Load> {
 /// The target with an address in place of a name: looking it up is no part of what is measured.
 fn resolved(text: &str) -> anyhow::Result<Target> {
     let Some(mut target) = target_of(text)? else {
-        let text = format!("error: {text}: an address starts with http:// or tcp://");
+        let text = format!("error: {text}: an address starts with http://, https:// or tcp://");
         return Err(UsageError(text).into());
     };
     let host = match &mut target {
@@ -155,13 +159,39 @@ impl Line {
     }
 }
 
-fn create(path: &Path) -> Result<(File, &Path), InvalidInput> {
-    match File::create(path) {
-        Ok(file) => Ok((file, path)),
-        Err(error) => Err(InvalidInput(format!("cannot write {}: {error}", path.display()))),
+/// A file that is written when there is something to write. Until then an old one stays as it is.
+struct Output<'a> {
+    path: &'a Path,
+    file: File,
+    /// It was made for this, and nothing is in it yet.
+    is_new: bool,
+}
+
+impl<'a> Output<'a> {
+    fn open(path: &'a Path) -> Result<Output<'a>, InvalidInput> {
+        let is_new = !path.exists();
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        file.map(|file| Output { path, file, is_new }).map_err(|error| Output::failed(path, &error))
+    }
+
+    fn write(mut self, text: &str) -> Result<(), InvalidInput> {
+        let is_regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let emptied = if is_regular { self.file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
+        self.is_new = false;
+        written.map_err(|error| Output::failed(self.path, &error))
+    }
+
+    fn failed(path: &Path, error: &io::Error) -> InvalidInput {
+        InvalidInput(format!("cannot write {}: {error}", path.display()))
     }
 }
 
-fn write(file: &mut File, path: &Path, text: &str) -> anyhow::Result<()> {
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        if self.is_new {
+            // Nothing was measured: an empty file would look as if something had been.
+            let _ = fs::remove_file(self.path);
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub fn decode(source: &Source, problems: &mut Vec<Problem>) -> Vec<Decoded> {
     let mut size = Size::default();
     for part in documents(&source.text) {
         document += 1;
-        let place = Place { file: source.file.clone(), document: Some(document) };
+        let place = Place { file: source.file.clone(), document: Some(document), item: None };
         if document > DOCUMENTS_MAX {
             let text = format!("more than {DOCUMENTS_MAX} documents: split the file");
             problems.push(Problem { place, text });
@@ -66,7 +66,7 @@ pub fn decode(source: &Source, problems: &mut Vec<Problem>) -> Vec<Decoded> {
         }
     }
     if document == 0 {
-        let place = Place { file: source.file.clone(), document: None };
+        let place = Place { file: source.file.clone(), document: None, item: None };
         problems.push(Problem { place, text: "no document in it: a v1 Pod is expected".into() });
     }
     pods
@@ -279,7 +279,7 @@ fn expand_lists(
             if items.is_empty() {
                 return problem("items: Required value: the list is empty".into());
             }
-            for mut item in items {
+            for (at, mut item) in items.into_iter().enumerate() {
                 // Items of a PodList carry no type of their own.
                 if kind == "PodList"
                     && let Some(object) = item.as_object_mut()
@@ -287,7 +287,8 @@ fn expand_lists(
                     object.entry("apiVersion").or_insert_with(|| "v1".into());
                     object.entry("kind").or_insert_with(|| "Pod".into());
                 }
-                expand_lists(place, item, depth + 1, pods, problems);
+                let place = Place { item: Some(at), ..place.clone() };
+                expand_lists(&place, item, depth + 1, pods, problems);
             }
         }
         ("", _) => problem("apiVersion: Required value: v1 is expected".into()),

@@ -9,14 +9,17 @@ pub struct Place {
     pub file: String,
     /// Counted from 1 over the documents of the file that are not empty; None for the file itself.
     pub document: Option<usize>,
+    /// Counted from 0 over the items of a list, as in a field path; None outside of one.
+    pub item: Option<usize>,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.document {
-            None => f.write_str(&self.file),
-            Some(document) => write!(f, "{}: document {document}", self.file),
+            None => f.write_str(&self.file)?,
+            Some(document) => write!(f, "{}: document {document}", self.file)?,
         }
+        self.item.map_or(Ok(()), |item| write!(f, ": items[{item}]"))
     }
 }
 

@@ -91,7 +91,7 @@ pub fn pod_from_json(
     context: &JsonContext<'_>,
     options: &mut LoadOptions<'_>,
 ) -> Result<LoadedPod, LoadErrors> {
-    let place = Place { file: "request".to_owned(), document: None };
+    let place = Place { file: "request".to_owned(), document: None, item: None };
     let mut problems = Vec::new();
     let mut not_honoured = Vec::new();
     let folder = context.base_dir.unwrap_or(Path::new("/")).to_owned();

@@ -87,7 +87,7 @@ fn read(file: &str, reader: &mut dyn Read) -> Result<String, Problem> {
 }
 
 fn about(file: &str, text: String) -> Problem {
-    Problem { place: Place { file: file.to_owned(), document: None }, text }
+    Problem { place: Place { file: file.to_owned(), document: None, item: None }, text }
 }
 
 fn take(source: Result<Source, Problem>, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) {

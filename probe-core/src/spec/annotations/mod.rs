@@ -47,15 +47,20 @@ pub(super) fn check(pod: &k8s::Pod, context: &mut Context<'_>, errors: &mut Erro
             Some(_) | None => continue,
         };
         if (container, name) == (None, super::load::BASE_DIR_KEY) {
+            if !Path::new(value).is_absolute() {
+                errors.invalid_text(&path(key), value, "an absolute path is expected");
+            }
             continue;
         }
         let setting = probe::parse_name(name);
         if name != ON_CHILD_OOM && setting.is_none() {
-            errors.invalid_text(FIELD, key, "defib knows no such annotation");
+            errors.invalid_text(FIELD, key, unknown(name));
             continue;
         }
         if container.is_some_and(|name| !containers(pod).any(|one| one.name == name)) {
-            errors.invalid_text(FIELD, key, "the pod has no container of this name");
+            let names: Vec<&str> = containers(pod).map(|one| one.name.as_str()).collect();
+            let text = format!("the pod has no container of this name; it has {}", names.join(", "));
+            errors.invalid_text(FIELD, key, text);
             continue;
         }
         match setting {
@@ -104,6 +109,25 @@ fn effective<'a>(annotations: &'a Annotations, container: &str, name: &str) -> O
 fn containers(pod: &k8s::Pod) -> impl Iterator<Item = &k8s::Container> {
     let spec = pod.spec.as_ref();
     spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+}
+
+/// What could have been meant.
+fn unknown(name: &str) -> String {
+    let probes = ProbeKind::ALL.map(probe::word);
+    let settings = setting::Setting::ALL.map(setting::Setting::as_str);
+    let is_probe = |word: &str| probes.contains(&word);
+    match name.split_once('.') {
+        Some((word, _)) if is_probe(word) => {
+            format!("defib knows no such setting of a probe; there are {}", settings.join(", "))
+        }
+        Some((_, rest)) if settings.contains(&rest) => {
+            format!("defib knows no such probe; there are {}", probes.join(", "))
+        }
+        Some(_) | None => format!(
+            "defib knows no such annotation; there are {ON_CHILD_OOM}, {} and <probe>.<setting>: docs/annotations.md",
+            super::load::BASE_DIR_KEY
+        ),
+    }
 }
 
 /// `metadata.annotations[<key>]`

@@ -64,9 +64,15 @@ pub fn check(
     }
     for (one, probe) in probes {
         if let Some(why) = setting.unfit(probe) {
+            // Naming another container helps only where one has such a probe.
+            let fits = |other: &k8s::Container| {
+                probe_of(other, kind).is_some_and(|probe| setting.unfit(probe).is_none())
+            };
             let cure = match container {
-                Some(_) => "leave it out".to_owned(),
-                None => format!("name the container that is meant: <container>.{key}"),
+                None if containers(pod).any(fits) => {
+                    format!("name the container that is meant: <container>.{key}")
+                }
+                Some(_) | None => "leave it out".to_owned(),
             };
             let name = &one.name;
             return errors.invalid_text(
@@ -247,7 +253,7 @@ const fn field(kind: ProbeKind) -> &'static str {
     }
 }
 
-const fn word(kind: ProbeKind) -> &'static str {
+pub(super) const fn word(kind: ProbeKind) -> &'static str {
     match kind {
         ProbeKind::Startup => "startup",
         ProbeKind::Readiness => "readiness",
