@@ -91,7 +91,7 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
         (&["--period", "0s"], 2, "outside 1ms"),
         (&["--duration", "25h"], 2, "outside 1ms to 86400s"),
         (&["--built-in", "tcp://127.0.0.1:1"], 2, "cannot be used with"),
-        (&["a-pod"], 2, "an address starts with http:// or tcp://"),
+        (&["a-pod"], 2, "an address starts with http://, https:// or tcp://"),
         (&["tcp://127.0.0.1"], 2, "tcp needs a port"),
         (&["http://no.such.host.invalid/"], 3, "lookup no.such.host.invalid"),
         (&["--svg", "no/such/folder/x.svg"], 3, "cannot write no/such/folder/x.svg"),

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::clock::Stopwatch;
 use crate::repo::{Repo, run as run_command};
-use crate::{ebpf, fixtures, planted, tidy};
+use crate::{conformance, differential, ebpf, fixtures, planted, tidy};
 
 /// Seeds that the simulation runs in the gate, each at least ten virtual minutes with 50 pods.
 const SIMULATION_SEEDS: u32 = 2_000;
@@ -35,6 +35,10 @@ enum Step {
     Doc,
     /// Unit and property tests of all packages, then the end-to-end tests
     Test,
+    /// HTTP probes say what kubelet's client in Go says, over 2,000 generated servers
+    Differential,
+    /// Every case of docs/conformance.md has a test that passes
+    Conformance,
     /// The seeds of the simulation, in release
     Simulation,
     /// The simulation finds each planted bug; builds the tree five times
@@ -70,6 +74,8 @@ impl Step {
                 "--no-deps",
             ])),
             Step::Test => run_command(cargo.args(["test", "--workspace"])),
+            Step::Differential => differential::run(repo, &differential::DifferentialArgs::of_gate()),
+            Step::Conformance => conformance::run(repo, &conformance::ConformanceArgs::default()),
             Step::Simulation => {
                 run_command(cargo.env("DEFIB_SIMULATION_SEEDS", SIMULATION_SEEDS.to_string()).args([
                     "test",

@@ -118,6 +118,7 @@ pub fn http(
             falls_back_to_http: tls.is_some() && purpose == Purpose::Hook,
             tls,
             keep_alive_request,
+            redirects: action.redirects,
         }),
     })
 }
@@ -127,20 +128,28 @@ fn special(special: HttpSpecial) -> Option<Box<HttpSpecial>> {
     (special != HttpSpecial::default()).then(|| Box::new(special))
 }
 
-/// The next request of a run whose request `current` was answered with a redirect to `location`; `first` is
+/// The next request of a run whose request `current` was answered with `status` and a redirect to `location`; `first` is
 /// the run's first request. The caller counts the requests.
-pub fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follow {
-    let hop = match url::redirect(&current.url, location) {
+pub fn follow(first: &HttpTarget, current: &HttpTarget, status: u16, location: &str) -> Follow {
+    let hop = match url::redirect(&current.url, location, first.redirects()) {
         Redirect::Follow(hop) => hop,
         Redirect::NotFollowed => return Follow::NotFollowed,
         Redirect::Failed { url, error } => {
             return Follow::Failed(format!("Get \"{url}\": {error}").into());
         }
     };
-    let authority = Url::parse(&current.url).map(|url| url.authority().to_owned()).unwrap_or_default();
+    let (first_url, url) = (Url::parse(&first.url), Url::parse(&current.url));
+    let name_of = |url: &Result<Url, UrlError>| url.as_ref().map_or("", Url::host_name).to_owned();
     let (given, asked) = (headers_of(&first.request), headers_of(&current.request));
-    let lines = headers::redirected(&given, &asked, &authority, &hop);
-    let tls = hop_tls(first, current, &hop);
+    let lines = headers::redirected(&headers::Redirected {
+        first: &given,
+        first_name: &name_of(&first_url),
+        current: &asked,
+        current_authority: url.as_ref().map_or("", Url::authority),
+        status,
+        hop: &hop,
+    });
+    let tls = hop_tls(first, &name_of(&first_url), &hop);
     Follow::Next(Box::new(HttpTarget {
         request: request(&hop.request_target, &lines),
         // A Unix socket has no other ports.
@@ -169,15 +178,15 @@ pub fn without_tls(target: &HttpTarget) -> Option<Box<HttpTarget>> {
 
 /// A hop to https is looked at as the probe looks at its own server; one that came from http accepts any certificate,
 /// as kubelet does.
-fn hop_tls(first: &HttpTarget, current: &HttpTarget, hop: &Hop) -> Option<TlsTarget> {
+fn hop_tls(first: &HttpTarget, first_name: &str, hop: &Hop) -> Option<TlsTarget> {
     if hop.scheme == Scheme::Http {
         return None;
     }
-    let name = Url::parse(&current.url).map_or_else(|_| String::new(), |url| url.host_name().to_owned());
-    Some(first.tls().cloned().unwrap_or_else(|| TlsTarget {
-        config: tls::any_certificate(),
-        server_name: tls::server_name(&name),
-    }))
+    let config = first.tls().map_or_else(tls::any_certificate, |tls| tls.config.clone());
+    // A name that the manifest gives is the probed host's.
+    let given = first.tls().filter(|_| *hop.name == *first_name);
+    let server_name = given.map_or_else(|| tls::server_name(&hop.name), |tls| tls.server_name.clone());
+    Some(TlsTarget { config, server_name })
 }
 
 /// An int-or-string port: a number as it is, a name by the container's own ports, else a number in text.

@@ -69,6 +69,9 @@ impl Run {
 
     /// This connection ends, and the run goes on elsewhere.
     pub(super) fn go_on<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, hop: Box<HttpTarget>) {
+        if self.host() != Some(&hop.host) {
+            self.ip = None;
+        }
         self.hop = Some(hop);
         self.then = Then::NextHop;
         // Phases are told of the last hop.

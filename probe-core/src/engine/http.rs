@@ -158,7 +158,7 @@ impl Run {
         if !REDIRECTS.contains(&head.status) {
             return false;
         }
-        match follow(first, current, &location) {
+        match follow(first, current, head.status, &location) {
             Follow::NotFollowed => false,
             Follow::Next(_) if self.requests >= HTTP_REQUESTS_MAX => {
                 let text = text::get(&location, format_args!("stopped after {HTTP_REQUESTS_MAX} redirects"));

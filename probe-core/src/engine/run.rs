@@ -236,11 +236,18 @@ impl Run {
     fn start_attempt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.attempt += 1;
         self.begin_attempt(io, now);
+        self.ip = None;
+        self.begin_connection(io, now, effects);
+    }
+
+    /// Connects, or has the host's name looked up first.
+    fn begin_connection<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         match self.host() {
             Some(Host::Ip(ip)) => {
                 self.ip = Some(*ip);
                 self.connect(io, now, effects);
             }
+            Some(Host::Name(_)) if self.ip.is_some() => self.connect(io, now, effects),
             Some(Host::Name(name)) => {
                 effects.resolve = Some(name.clone());
                 self.stage = Stage::Resolving;
@@ -523,7 +530,7 @@ impl Run {
             Then::Free => effects.is_free = true,
             Then::NextHop => {
                 self.resume(io, now);
-                self.connect(io, now, effects);
+                self.begin_connection(io, now, effects);
             }
             Then::NextAttempt => self.start_attempt(io, now, effects),
             Then::Reconnect => {
@@ -562,14 +569,15 @@ impl Run {
     }
 
     pub(super) fn host(&self) -> Option<&Host> {
-        match &*self.target {
-            Target::Http(http) => Some(&http.host),
-            Target::Tcp(tcp) => Some(&tcp.host),
-            Target::Grpc(_) | Target::Exec | Target::Broken { .. } => None,
+        match (&self.hop, &*self.target) {
+            (Some(hop), _) => Some(&hop.host),
+            (None, Target::Http(http)) => Some(&http.host),
+            (None, Target::Tcp(tcp)) => Some(&tcp.host),
+            (None, Target::Grpc(_) | Target::Exec | Target::Broken { .. }) => None,
         }
     }
 
-    /// Where this connection goes. A redirect keeps the host, so it keeps the address too.
+    /// Where this connection goes. A redirect that keeps the host keeps the address too.
     pub(super) fn peer(&self) -> Option<Peer> {
         if let Some(Host::Unix(path)) = self.host() {
             return Some(Peer::Unix(path.clone()));

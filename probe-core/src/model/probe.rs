@@ -84,6 +84,32 @@ pub struct HttpGetAction {
     pub unix_socket: Option<Arc<Path>>,
     /// Annotation `keep-alive`: the connection serves further runs.
     pub keep_alive: bool,
+    pub redirects: Redirects,
+}
+
+/// Annotation `redirects`: which redirects of an HTTP probe are followed.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Redirects {
+    /// Those to the host that was probed; the answer with any other is a warning (kubelet-semantics 4.3).
+    #[default]
+    SameHost,
+    AnyHost,
+}
+
+impl Redirects {
+    pub const ALL: [Redirects; 2] = [Redirects::SameHost, Redirects::AnyHost];
+
+    /// As it stands in the annotation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Redirects::SameHost => "SameHost",
+            Redirects::AnyHost => "AnyHost",
+        }
+    }
+
+    pub fn parse(value: &str) -> Option<Redirects> {
+        Redirects::ALL.into_iter().find(|redirects| redirects.as_str() == value)
+    }
 }
 
 /// How an HTTPS probe looks at the server.
@@ -152,6 +178,7 @@ impl HttpGetAction {
             tls: None,
             unix_socket: None,
             keep_alive: false,
+            redirects: Redirects::SameHost,
         }
     }
 }
@@ -252,12 +279,18 @@ pub struct HttpSpecial {
     pub keep_alive_request: Option<Bytes>,
     /// A server that answers TLS with plain HTTP is asked once more without TLS (kubelet-semantics 13: hooks).
     pub falls_back_to_http: bool,
+    pub redirects: Redirects,
 }
 
 impl HttpTarget {
     /// How TLS is spoken on the connection; None: not at all.
     pub fn tls(&self) -> Option<&TlsTarget> {
         self.special.as_ref()?.tls.as_ref()
+    }
+
+    /// Which redirects are followed.
+    pub fn redirects(&self) -> Redirects {
+        self.special.as_ref().map_or(Redirects::SameHost, |special| special.redirects)
     }
 
     /// The request that leaves the connection open.

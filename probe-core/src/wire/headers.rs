@@ -49,17 +49,38 @@ pub fn request_headers(
     Ok(in_order(&host, lines))
 }
 
-/// The header lines after a redirect. `first_request` are the lines of the first request of the run, `current` those of
-/// the request that was redirected, `current_authority` host and port of its URL.
-pub fn redirected(
-    first_request: &[Header],
-    current: &[Header],
-    current_authority: &str,
-    hop: &Hop,
-) -> Vec<Header> {
-    let current_host = host(current);
+/// A redirect, as far as header lines depend on it.
+pub struct Redirected<'a> {
+    /// Lines of the first request of the run, and the host name of its URL.
+    pub first: &'a [Header],
+    pub first_name: &'a str,
+    /// Lines of the request that was redirected, and host and port of its URL.
+    pub current: &'a [Header],
+    pub current_authority: &'a str,
+    /// Of the answer.
+    pub status: u16,
+    pub hop: &'a Hop,
+}
+
+/// The header lines after a redirect: those of the first request, but for what another host is not to see, and for what
+/// describes a body that a GET does not have.
+pub fn redirected(redirected: &Redirected<'_>) -> Vec<Header> {
+    const SECRET: [&str; 6] = [
+        "Authorization", "Www-Authenticate", "Cookie", "Cookie2", "Proxy-Authorization", "Proxy-Authenticate",
+    ];
+    const OF_BODY: [&str; 4] = ["Content-Encoding", "Content-Language", "Content-Location", "Content-Type"];
+    let Redirected { first: given, first_name, current, current_authority, status, hop } = redirected;
     // The last line is the client's own; it is added again behind the Referer.
-    let mut lines = without_close(first_request).to_vec();
+    let mut lines = without_close(given).to_vec();
+    let is_secret = |name: &str| SECRET.contains(&name);
+    // What one hop took away stays away.
+    let were_told = lines.iter().filter(|(name, _)| is_secret(name)).all(|line| current.contains(line));
+    if !were_told || !is_at_home(&hop.name, first_name) {
+        lines.retain(|(name, _)| !is_secret(name));
+    }
+    if (301..=303).contains(status) {
+        lines.retain(|(name, _)| !OF_BODY.contains(&&**name));
+    }
     if let Some(referer) = hop.referer.as_ref().filter(|_| first(&lines, "Referer").is_none()) {
         lines.push(("Referer".into(), referer.clone()));
     }
@@ -71,9 +92,17 @@ pub fn redirected(
     if let Some(login) = login.filter(|_| first(&lines, "Authorization").is_none()) {
         lines.push(("Authorization".into(), login.into()));
     }
-    let is_custom = current_host != current_authority;
+    let current_host = host(current);
+    let is_custom = current_host != *current_authority;
     let host = if is_custom && hop.keeps_custom_host { current_host } else { &hop.authority };
     in_order(host, lines)
+}
+
+/// The same name, or one below it: `a.example.com` below `example.com`.
+fn is_at_home(name: &str, home: &str) -> bool {
+    let (name, home) = (name.to_ascii_lowercase(), home.to_ascii_lowercase());
+    name == home
+        || !name.contains([':', '%']) && name.strip_suffix(&home).is_some_and(|below| below.ends_with('.'))
 }
 
 /// The lines without the client's own `Connection: close`, which is the last one. A header of the manifest that says

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 
-use crate::model::probe::Host;
+use crate::model::probe::{Host, Redirects};
 
 /// A URL, kept in escaped form.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +87,8 @@ impl Scheme {
 pub struct Hop {
     pub scheme: Scheme,
     pub host: Host,
+    /// The host's name as the URL has it.
+    pub name: Box<str>,
     pub port: u16,
     /// As quoted in error texts.
     pub url: Box<str>,
@@ -234,9 +236,9 @@ impl Url {
 }
 
 /// Follows `location`, the Location of the answer to a request for `base`. The comparison of host names is
-/// textual and ignores ports; since every hop has the first one's name, comparing with `base` is comparing
-/// with the first.
-pub fn redirect(base: &str, location: &str) -> Redirect {
+/// textual and ignores ports; since every hop has the first one's name where only those are followed, comparing with
+/// `base` is comparing with the first.
+pub fn redirect(base: &str, location: &str, followed: Redirects) -> Redirect {
     let failed = |url: &str, error: String| Redirect::Failed { url: url.into(), error: error.into() };
     let base_url = match Url::parse(base) {
         Ok(url) => url,
@@ -248,12 +250,15 @@ pub fn redirect(base: &str, location: &str) -> Redirect {
             return failed(base, format!("failed to parse Location header {location:?}: {error}"));
         }
     };
-    if url.host_name() != base_url.host_name() {
+    if followed == Redirects::SameHost && url.host_name() != base_url.host_name() {
         return Redirect::NotFollowed;
     }
     let Some(scheme) = Scheme::parse(&url.scheme) else {
         return failed(&url.text(), format!("unsupported protocol scheme \"{}\"", url.scheme));
     };
+    if url.authority.is_empty() {
+        return failed(&url.text(), "http: no Host in request URL".to_owned());
+    }
     let (_, port_text) = split_port(&url.authority);
     let port = match port_text {
         "" => scheme.port(),
@@ -266,6 +271,7 @@ pub fn redirect(base: &str, location: &str) -> Redirect {
     Redirect::Follow(Box::new(Hop {
         scheme,
         host: host_of(url.host_name()),
+        name: url.host_name().into(),
         port,
         url: url.text().into(),
         request_target: url.request_target().into(),

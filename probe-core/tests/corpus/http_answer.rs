@@ -162,7 +162,7 @@ fn follow_on(location: &str) {
     let first = target("10.0.0.1", 8080, "/a/b?x=y");
     let mut current = first.clone();
     for _ in 1..HTTP_REQUESTS_MAX {
-        match follow(&first, &current, location) {
+        match follow(&first, &current, 302, location) {
             Follow::Next(next) => {
                 check_request(&next);
                 current = *next;

@@ -31,12 +31,13 @@ const CLIENT_SOURCE: &str = "tests/differential";
 const CLIENT: &str = "target/differential";
 /// Of every probe. What hangs costs as much, so it is short; what answers does so within milliseconds.
 const TIMEOUT_MS: u64 = 1_000;
+const BEHAVIOURS: u16 = 2_000;
 const SEED: u64 = 20_261_128;
 
 #[derive(Args)]
 pub struct DifferentialArgs {
     /// How many cases
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(1..=60_000))]
+    #[arg(long, default_value_t = BEHAVIOURS, value_parser = clap::value_parser!(u16).range(1..=60_000))]
     behaviours: u16,
     /// What the cases are made from
     #[arg(long, default_value_t = SEED)]
@@ -47,6 +48,13 @@ pub struct DifferentialArgs {
     /// Write every case with both opinions as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl DifferentialArgs {
+    /// As the gate runs it.
+    pub fn of_gate() -> DifferentialArgs {
+        DifferentialArgs { behaviours: BEHAVIOURS, seed: SEED, only: Vec::new(), json: None }
+    }
 }
 
 /// What one of the two says of a case.

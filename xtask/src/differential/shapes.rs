@@ -307,7 +307,7 @@ pub const PATHS: [&str; 26] = [
     "/[x]{y}",
     "/a:b@c!$&'()*+,=",
 ];
-pub const REQUEST_HEADERS: [(&str, &str); 24] = [
+pub const REQUEST_HEADERS: [(&str, &str); 26] = [
     ("X-Muffins-Or-Cupcakes", "muffins"),
     ("x-lower", "a"),
     ("X-UPPER", "b"),
@@ -332,6 +332,8 @@ pub const REQUEST_HEADERS: [(&str, &str); 24] = [
     ("Transfer-Encoding", "chunked"),
     ("Referer", "http://a/b"),
     ("A", "z"),
+    ("Content-Type", "text/plain"),
+    ("Proxy-Authorization", "Basic x"),
 ];
 pub const TLS_FAULTS: [&[u8]; 18] = [
     b"",

@@ -3,14 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::world::container;
-use crate::decide::target::{Follow, Purpose, follow, http, resolve, resolve_port, without_tls};
+use crate::decide::target::{self, Follow, Purpose, http, resolve, resolve_port, without_tls};
 use crate::model::pod::{ContainerPort, ContainerSpec, Protocol, Role};
 use crate::model::probe::{
-    GrpcAction, GrpcTarget, Handler, Host, HttpGetAction, HttpTarget, PortRef, Target, TcpClose,
+    GrpcAction, GrpcTarget, Handler, Host, HttpGetAction, HttpTarget, PortRef, Redirects, Target, TcpClose,
     TcpSocketAction, TcpTarget, TlsAction,
 };
 use crate::model::tls::TlsTarget;
 use crate::wire::tls::{any_certificate, server_name};
+
+fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follow {
+    target::follow(first, current, 307, location)
+}
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -401,6 +405,40 @@ fn section_3_2_grpc_goes_to_the_pods_own_address() {
         let target = resolve(&Handler::Grpc(action.clone()), &with_port(), ip(pod_ip));
         assert_eq!(target, Target::Grpc(expected));
     }
+}
+
+#[test]
+fn redirects_to_any_host() {
+    let given = [("Authorization", "Bearer x"), ("Cookie", "a=b"), ("Content-Type", "x"), ("X-A", "b")];
+    let headers = given.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
+    let tls = Some(TlsAction { config: any_certificate(), server_name: Some("given.example".into()) });
+    let action = HttpGetAction {
+        headers,
+        tls,
+        host: Some("example.com".into()),
+        redirects: Redirects::AnyHost,
+        ..get(PortRef::Number(8443), "/")
+    };
+    let first = http(&action, &with_port(), ip("10.1.2.3"), Purpose::Probe).unwrap();
+    let next = |current: &HttpTarget, status, location: &str| {
+        match target::follow(&first, current, status, location) {
+            Follow::Next(next) => *next,
+            other => panic!("{location}: {other:?}"),
+        }
+    };
+    let has = |target: &HttpTarget, line: &str| lines(target).iter().any(|other| other == line);
+    let below = next(&first, 307, "https://a.example.com/fail");
+    assert!(has(&below, "Authorization: Bearer x") && has(&below, "Content-Type: x"), "{:?}", lines(&below));
+    assert_eq!(below.tls().map(|tls| &tls.server_name), Some(&server_name("a.example.com")));
+    let away = next(&first, 302, "https://0.0.0.0/fail");
+    assert_eq!((&away.host, &*away.url), (&Host::Ip(ip("0.0.0.0")), "https://0.0.0.0/fail"), "HTTP-28");
+    for secret in ["Authorization: Bearer x", "Cookie: a=b", "Content-Type: x"] {
+        assert!(!has(&away, secret), "{:?}", lines(&away));
+    }
+    assert!(has(&away, "X-A: b"), "{:?}", lines(&away));
+    let home = next(&away, 307, "https://example.com:8443/");
+    assert!(!has(&home, "Cookie: a=b"), "what one hop took away stays away: {:?}", lines(&home));
+    assert_eq!(home.tls().map(|tls| &tls.server_name), Some(&server_name("given.example")));
 }
 
 #[test]

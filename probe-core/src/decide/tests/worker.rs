@@ -339,7 +339,7 @@ fn what_a_run_counts_as() {
             worker
         };
         for (id, verdict, expected) in [
-            ("PRB-03", Verdict::Failure, Some(Failure)),
+            ("PRB-03, PRB-06", Verdict::Failure, Some(Failure)),
             ("PRB-04", Verdict::Success, Some(Success)),
             ("PRB-05", Verdict::Warning, Some(Success)),
             ("PRB-07", Verdict::Errored, fresh.result(FIRST)),

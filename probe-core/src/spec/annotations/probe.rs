@@ -10,7 +10,7 @@ use super::super::validate::Errors;
 use super::setting::Setting;
 use super::{Annotations, Context, FIELD, containers, effective, path};
 use crate::model::limits::{PROBE_MS_MAX, UNIX_PATH_MAX_BYTES};
-use crate::model::probe::{Handler, ProbeKind, ProbeSpec, TcpClose};
+use crate::model::probe::{Handler, ProbeKind, ProbeSpec, Redirects, TcpClose};
 
 /// The probe and what is said of it: `liveness.period-ms`.
 pub fn parse_name(name: &str) -> Option<(ProbeKind, Setting)> {
@@ -121,13 +121,8 @@ fn check_value(setting: Setting, value: &str, context: &mut Context<'_>) -> Resu
             Ok(_) => Ok(()),
             Err(_) => Err("must be a DNS name or an IP address".to_owned()),
         },
-        Setting::TcpClose => match TcpClose::parse(value) {
-            Some(_) => Ok(()),
-            None => {
-                let known = TcpClose::ALL.map(|close| format!("{:?}", close.as_str())).join(", ");
-                Err(format!("supported values: {known}"))
-            }
-        },
+        Setting::TcpClose => one_of(value, &TcpClose::ALL.map(TcpClose::as_str)),
+        Setting::Redirects => one_of(value, &Redirects::ALL.map(Redirects::as_str)),
     }
 }
 
@@ -187,6 +182,7 @@ pub fn apply(
         Handler::HttpGet(http) => {
             http.unix_socket = unix_socket;
             http.keep_alive = said(Setting::KeepAlive).and_then(parse_bool).unwrap_or_default();
+            http.redirects = said(Setting::Redirects).and_then(Redirects::parse).unwrap_or_default();
             let Some(tls) = &mut http.tls else { return };
             tls.server_name = said(Setting::TlsServerName).map(Into::into);
             let authority = said(Setting::TlsCa).map(|value| path_of(value, context.folder));
@@ -222,6 +218,14 @@ fn parse_ms(value: &str) -> Result<u64, String> {
     number.ok_or_else(|| {
         format!("must be a whole number of milliseconds between 1 and {PROBE_MS_MAX}, inclusive")
     })
+}
+
+fn one_of(value: &str, known: &[&str]) -> Result<(), String> {
+    if known.contains(&value) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.iter().map(|known| format!("{known:?}")).collect();
+    Err(format!("supported values: {}", known.join(", ")))
 }
 
 fn parse_bool(value: &str) -> Option<bool> {

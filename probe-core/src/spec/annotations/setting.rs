@@ -13,10 +13,11 @@ pub enum Setting {
     TlsCa,
     TlsServerName,
     TcpClose,
+    Redirects,
 }
 
 impl Setting {
-    pub const ALL: [Setting; 8] = [
+    pub const ALL: [Setting; 9] = [
         Setting::PeriodMs,
         Setting::TimeoutMs,
         Setting::UnixSocket,
@@ -25,6 +26,7 @@ impl Setting {
         Setting::TlsCa,
         Setting::TlsServerName,
         Setting::TcpClose,
+        Setting::Redirects,
     ];
 
     /// As it stands in the key.
@@ -38,6 +40,7 @@ impl Setting {
             Setting::TlsCa => "tls-ca",
             Setting::TlsServerName => "tls-server-name",
             Setting::TcpClose => "tcp-close",
+            Setting::Redirects => "redirects",
         }
     }
 
@@ -53,7 +56,7 @@ impl Setting {
         let (fits, needs) = match self {
             Setting::PeriodMs | Setting::TimeoutMs => (true, ""),
             Setting::UnixSocket => (is_http || is_tcp, "it has an effect on httpGet and tcpSocket only"),
-            Setting::KeepAlive => (is_http, "it has an effect on httpGet only"),
+            Setting::KeepAlive | Setting::Redirects => (is_http, "it has an effect on httpGet only"),
             Setting::TlsVerify | Setting::TlsCa | Setting::TlsServerName => {
                 (is_https, "it has an effect on httpGet with scheme HTTPS only")
             }

@@ -1,7 +1,7 @@
 //! The library's errors in the words of Go's crypto/tls and crypto/x509, which stand in kubelet's events.
 
 use rustls::pki_types::{ServerName, UnixTime};
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, HandshakeType, InvalidMessage, PeerIncompatible};
 
 use super::TlsError;
 
@@ -19,9 +19,38 @@ pub fn error(error: &Error) -> TlsError {
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
             "tls: server selected unsupported protocol version".to_owned()
         }
+        Error::InvalidMessage(InvalidMessage::MissingData(_) | InvalidMessage::TrailingData(_)) => {
+            "local error: tls: error decoding message".to_owned()
+        }
+        Error::InappropriateHandshakeMessage { expect_types, got_type } => {
+            let wanted = expect_types.first().map_or("nil", |wanted| message(*wanted));
+            let got = message(*got_type);
+            format!("tls: received unexpected handshake message of type {got} when waiting for {wanted}")
+        }
         other => format!("tls: {other}"),
     };
     TlsError::Protocol(text.into())
+}
+
+/// Go's type for a handshake message.
+fn message(kind: HandshakeType) -> &'static str {
+    match kind {
+        HandshakeType::HelloRequest => "*tls.helloRequestMsg",
+        HandshakeType::ClientHello => "*tls.clientHelloMsg",
+        HandshakeType::ServerHello | HandshakeType::HelloRetryRequest => "*tls.serverHelloMsg",
+        HandshakeType::NewSessionTicket => "*tls.newSessionTicketMsg",
+        HandshakeType::EncryptedExtensions => "*tls.encryptedExtensionsMsg",
+        HandshakeType::Certificate => "*tls.certificateMsg",
+        HandshakeType::ServerKeyExchange => "*tls.serverKeyExchangeMsg",
+        HandshakeType::CertificateRequest => "*tls.certificateRequestMsg",
+        HandshakeType::ServerHelloDone => "*tls.serverHelloDoneMsg",
+        HandshakeType::CertificateVerify => "*tls.certificateVerifyMsg",
+        HandshakeType::ClientKeyExchange => "*tls.clientKeyExchangeMsg",
+        HandshakeType::Finished => "*tls.finishedMsg",
+        HandshakeType::CertificateStatus => "*tls.certificateStatusMsg",
+        HandshakeType::KeyUpdate => "*tls.keyUpdateMsg",
+        _ => "nil",
+    }
 }
 
 /// crypto/x509's texts.
