@@ -20,9 +20,9 @@ use libtest::Outcome;
 use place::{Binary, Place};
 use report::{Case, Counts, Verdict};
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct ConformanceArgs {
-    /// Write the results as JSON, one object a line
+    /// Write the results as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// A case table in markdown: each of its ids must be in the document

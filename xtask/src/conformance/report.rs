@@ -78,13 +78,9 @@ pub fn table(cases: &[Case]) -> String {
     text
 }
 
-/// One object a line.
+/// An array with an object for each case.
 pub fn json(cases: &[Case]) -> Result<String> {
-    let mut text = String::new();
-    for case in cases {
-        writeln!(text, "{}", serde_json::to_string(case)?)?;
-    }
-    Ok(text)
+    Ok(serde_json::to_string_pretty(cases)? + "\n")
 }
 
 #[cfg(test)]
@@ -119,7 +115,9 @@ FAILED BO-01: x failed
 
     #[test]
     fn rows_for_programs() {
-        let row = json(&[case("ACT-50", Verdict::NotApplicable, "r")]).unwrap();
-        assert_eq!(row, "{\"id\":\"ACT-50\",\"result\":\"not-applicable\",\"test\":\"\",\"reason\":\"r\"}\n");
+        let rows = json(&[case("ACT-50", Verdict::NotApplicable, "r")]).unwrap();
+        let expected = r#"[{"id":"ACT-50","result":"not-applicable","test":"","reason":"r"}]"#;
+        let value = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&rows), value(expected));
     }
 }
