@@ -102,6 +102,7 @@ fn grpc_05_grpc_06_serving_is_success_on_any_port() {
 
 #[test]
 fn a_lack_of_our_own_says_nothing_of_the_target() {
+    // ROW-7-02.
     let end = CallEnd::CannotDial { error: "Too many open files (os error 24)" };
     let (verdict, detail) = judge(end, "h:1", Duration::from_secs(1));
     let text = "error: failed to connect service at \"h:1\": Too many open files (os error 24)";
