@@ -119,6 +119,7 @@ pub fn http(
             tls,
             keep_alive_request,
             redirects: action.redirects,
+            broken_body: action.broken_body,
         }),
     })
 }

@@ -20,6 +20,7 @@ pub struct Worker {
     initial_delay: Duration,
     success_threshold: u32,
     failure_threshold: u32,
+    resets_on_restart: bool,
     instance: Option<InstanceId>,
     /// The result cache's value for `instance`.
     cached: Option<ResultState>,
@@ -112,6 +113,7 @@ impl Worker {
             initial_delay: Duration::from_secs(u64::from(spec.initial_delay_s)),
             success_threshold: spec.success_threshold.max(1),
             failure_threshold: spec.failure_threshold.max(1),
+            resets_on_restart: spec.resets_on_restart,
             instance: None,
             cached: None,
             last: None,
@@ -153,7 +155,8 @@ impl Worker {
     }
 
     /// A new instance: the old one's result goes, the initial value is cached, a hold ends. The run and its
-    /// result stay (10.3 step 4, 10.5). The same instance again changes nothing.
+    /// result stay (10.3 step 4, 10.5), unless the annotation `reset-on-restart` says otherwise. The same instance again
+    /// changes nothing.
     pub fn bind(&mut self, instance: InstanceId) -> Option<ResultState> {
         if self.instance == Some(instance) {
             return None;
@@ -161,6 +164,9 @@ impl Worker {
         self.instance = Some(instance);
         self.on_hold = false;
         self.cached = None;
+        if self.resets_on_restart {
+            (self.last, self.run) = (None, 0);
+        }
         self.set(match self.kind {
             ProbeKind::Readiness => ResultState::Failure,
             ProbeKind::Liveness => ResultState::Success,

@@ -111,7 +111,7 @@ impl Run {
         match (self.request(), dial) {
             (None, dial) => (Verdict::Failure, dial.unwrap_or_default()),
             (Some(_), None) if self.is_in_body() && self.then == Then::Free => {
-                (Verdict::Errored, text::BODY_TIMEOUT.to_owned())
+                (self.broken_body(), text::BODY_TIMEOUT.to_owned())
             }
             (Some(request), Some(dial)) => (Verdict::Failure, text::get_dial_timeout(&request.url, &dial)),
             (Some(request), None) => (Verdict::Failure, text::get_timeout(&request.url)),

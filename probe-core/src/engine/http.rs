@@ -6,7 +6,7 @@ use super::run::{Effects, Run, Winding};
 use super::text;
 use crate::decide::target::{Follow, follow};
 use crate::model::limits::{HTTP_REQUESTS_MAX, SLOT_BUFFER_BYTES};
-use crate::model::probe::{Target, Verdict};
+use crate::model::probe::{BrokenBody, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Errno, Op, Ring};
 use crate::wire::http1::{AnswerError, Ending, Head, Progress};
@@ -130,6 +130,14 @@ impl Run {
         }
     }
 
+    /// The verdict of an answer that breaks or stalls within its body.
+    pub(super) fn broken_body(&self) -> Verdict {
+        match &*self.target {
+            Target::Http(http) => http.special.as_ref().map_or(BrokenBody::Error, |special| special.broken_body).verdict(),
+            Target::Tcp(_) | Target::Grpc(_) | Target::Exec | Target::Broken { .. } => Verdict::Errored,
+        }
+    }
+
     /// What of an answer waits to be read.
     fn unread<'a, R: Ring>(&'a self, io: &'a Io<R>) -> &'a [u8] {
         match &self.secure {
@@ -222,7 +230,7 @@ impl Run {
                 self.finish(io, now, Verdict::Failure, text, effects);
             }
             AnswerError::Body(text) => {
-                self.finish(io, now, Verdict::Errored, text.to_string(), effects);
+                self.finish(io, now, self.broken_body(), text.to_string(), effects);
             }
         }
         self.wind_down(io, now, Winding::Cancelled, effects);
@@ -237,7 +245,7 @@ impl Run {
             let end = self.answer.end(unread).err().filter(|end| self.secure.is_none() || !end.is_torn());
             if self.answer.in_body() {
                 let text = end.filter(|end| !end.is_torn()).map_or(text, |end| end.to_string());
-                self.fell_silent(io, now, Verdict::Errored, text, effects);
+                self.fell_silent(io, now, self.broken_body(), text, effects);
             } else if unread.is_empty() && !self.answer.is_between_heads() {
                 let text = self.in_context(text);
                 self.fell_silent(io, now, verdict, text, effects);

@@ -134,7 +134,7 @@ impl Run {
         let text = error.to_string();
         match error {
             TlsError::Protocol(_) if self.answer.in_body() => {
-                self.fell_silent(io, now, Verdict::Errored, text, effects);
+                self.fell_silent(io, now, self.broken_body(), text, effects);
             }
             // An alert may say that the server would not wait for us any longer.
             TlsError::Protocol(_) => {

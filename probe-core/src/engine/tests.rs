@@ -15,9 +15,7 @@ use bytes::Bytes;
 use super::Shard;
 use crate::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey, Ticket};
 use crate::model::limits::PROBE_ATTEMPTS;
-use crate::model::probe::{
-    Arm, Host, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict,
-};
+use crate::model::probe::{Arm, BrokenBody, Host, HttpSpecial, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict};
 use crate::model::time::Mono;
 use crate::ring::twin::{Behaviour, Faults, Piece, Twin, World};
 use crate::wire::{headers, http1, url};
@@ -272,7 +270,15 @@ fn what_cannot_be_judged_is_tried_three_times() {
     let stalled = Behaviour::partial(Duration::ZERO, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
     let text = "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
     check("body stalls", http(), Some(stalled), Verdict::Errored, Some(text), 3_000);
+    let mut counted = http();
+    if let Target::Http(http) = &mut counted {
+        let special = HttpSpecial { broken_body: BrokenBody::Failure, ..HttpSpecial::default() };
+        http.special = Some(Box::new(special));
+    }
+    let stalled = Behaviour::partial(Duration::ZERO, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
+    check("body stalls, annotated", counted.clone(), Some(stalled), Verdict::Failure, Some(text), 1_000);
     let cut = Behaviour::answer(Duration::ZERO, "HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\nhe");
+    check("body is cut, annotated", counted, Some(cut.clone()), Verdict::Failure, Some("unexpected EOF"), 0);
     check("body is cut", http(), Some(cut.clone()), Verdict::Errored, Some("unexpected EOF"), 0);
     let mut sim = Sim::new(Faults::none(), 1);
     sim.world.listen(addr(), cut);

@@ -50,6 +50,8 @@ pub struct ProbeSpec {
     pub failure_threshold: u32,
     /// Overrides the pod's grace period for kills by this probe; at least 1.
     pub termination_grace_s: Option<u32>,
+    /// Annotation `reset-on-restart`: runs in a row are counted anew for each instance of the container.
+    pub resets_on_restart: bool,
 }
 
 /// The action of a probe (kubelet-semantics 4 to 7).
@@ -85,6 +87,40 @@ pub struct HttpGetAction {
     /// Annotation `keep-alive`: the connection serves further runs.
     pub keep_alive: bool,
     pub redirects: Redirects,
+    pub broken_body: BrokenBody,
+}
+
+/// Annotation `broken-body`: what a run came to whose answer broke or stalled within its body.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum BrokenBody {
+    /// It could not be judged, and no threshold counts it (kubelet-semantics 4.4).
+    #[default]
+    Error,
+    Failure,
+}
+
+impl BrokenBody {
+    pub const ALL: [BrokenBody; 2] = [BrokenBody::Error, BrokenBody::Failure];
+
+    /// As it stands in the annotation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            BrokenBody::Error => "Error",
+            BrokenBody::Failure => "Failure",
+        }
+    }
+
+    pub fn parse(value: &str) -> Option<BrokenBody> {
+        BrokenBody::ALL.into_iter().find(|broken| broken.as_str() == value)
+    }
+
+    /// The verdict of such a run.
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            BrokenBody::Error => Verdict::Errored,
+            BrokenBody::Failure => Verdict::Failure,
+        }
+    }
 }
 
 /// Annotation `redirects`: which redirects of an HTTP probe are followed.
@@ -179,6 +215,7 @@ impl HttpGetAction {
             unix_socket: None,
             keep_alive: false,
             redirects: Redirects::SameHost,
+            broken_body: BrokenBody::Error,
         }
     }
 }
@@ -280,6 +317,7 @@ pub struct HttpSpecial {
     /// A server that answers TLS with plain HTTP is asked once more without TLS (kubelet-semantics 13: hooks).
     pub falls_back_to_http: bool,
     pub redirects: Redirects,
+    pub broken_body: BrokenBody,
 }
 
 impl HttpTarget {

@@ -160,6 +160,7 @@ fn probe(probe: &k8s::Probe) -> Option<ProbeSpec> {
         success_threshold: number(probe.success_threshold),
         failure_threshold: number(probe.failure_threshold),
         termination_grace_s: probe.termination_grace_period_seconds.map(seconds),
+        resets_on_restart: false,
     })
 }
 

@@ -129,6 +129,7 @@ fn a_probe_now() {
             success_threshold: 1,
             failure_threshold: 3,
             termination_grace_s: None,
+            resets_on_restart: false,
         };
         world.publish_as(1, "a", &["main"], |snapshot| {
             let spec = std::sync::Arc::get_mut(&mut snapshot.spec).unwrap();

@@ -413,6 +413,19 @@ fn which_containers_get_workers() {
 }
 
 #[test]
+fn a_count_may_begin_anew_with_each_instance() {
+    for (resets_on_restart, expected) in [(false, Some(Failure)), (true, None)] {
+        let mut worker = Worker::new(Liveness, &ProbeSpec { resets_on_restart, ..thresholds(1, 3) });
+        worker.bind(FIRST);
+        worker.on_verdict(Verdict::Failure);
+        worker.on_verdict(Verdict::Failure);
+        // It ended for a reason of its own.
+        worker.bind(instance(0, 1));
+        assert_eq!(worker.on_verdict(Verdict::Failure), expected, "{resets_on_restart}");
+    }
+}
+
+#[test]
 fn folded_successes_count_like_reported_ones() {
     for (success, folded) in (1..=4).flat_map(|success| (0..=5).map(move |folded| (success, folded))) {
         let mut one_by_one = Worker::new(Readiness, &thresholds(success, 2));

@@ -41,6 +41,7 @@ pub fn probe() -> ProbeSpec {
         success_threshold: 1,
         failure_threshold: 3,
         termination_grace_s: None,
+        resets_on_restart: false,
     }
 }
 

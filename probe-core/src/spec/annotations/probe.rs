@@ -10,7 +10,7 @@ use super::super::validate::Errors;
 use super::setting::Setting;
 use super::{Annotations, Context, FIELD, containers, effective, path};
 use crate::model::limits::{PROBE_MS_MAX, UNIX_PATH_MAX_BYTES};
-use crate::model::probe::{Handler, ProbeKind, ProbeSpec, Redirects, TcpClose};
+use crate::model::probe::{BrokenBody, Handler, ProbeKind, ProbeSpec, Redirects, TcpClose};
 
 /// The probe and what is said of it: `liveness.period-ms`.
 pub fn parse_name(name: &str) -> Option<(ProbeKind, Setting)> {
@@ -111,7 +111,7 @@ fn check_value(setting: Setting, value: &str, context: &mut Context<'_>) -> Resu
                 (false, false) => Ok(()),
             }
         }
-        Setting::KeepAlive | Setting::TlsVerify => match parse_bool(value) {
+        Setting::KeepAlive | Setting::TlsVerify | Setting::ResetOnRestart => match parse_bool(value) {
             Some(_) => Ok(()),
             None => Err("must be \"true\" or \"false\"".to_owned()),
         },
@@ -122,6 +122,7 @@ fn check_value(setting: Setting, value: &str, context: &mut Context<'_>) -> Resu
             Err(_) => Err("must be a DNS name or an IP address".to_owned()),
         },
         Setting::TcpClose => one_of(value, &TcpClose::ALL.map(TcpClose::as_str)),
+        Setting::BrokenBody => one_of(value, &BrokenBody::ALL.map(BrokenBody::as_str)),
         Setting::Redirects => one_of(value, &Redirects::ALL.map(Redirects::as_str)),
     }
 }
@@ -172,6 +173,7 @@ pub fn apply(
     let number = |setting| milliseconds(annotations, container, kind, setting);
     probe.period = number(Setting::PeriodMs).unwrap_or(probe.period);
     probe.timeout = number(Setting::TimeoutMs).unwrap_or(probe.timeout);
+    probe.resets_on_restart = said(Setting::ResetOnRestart).and_then(parse_bool).unwrap_or_default();
     let unix_socket = said(Setting::UnixSocket).map(|value| Arc::from(path_of(value, context.folder)));
     match &mut probe.handler {
         Handler::Exec(_) | Handler::Grpc(_) => {}
@@ -182,6 +184,7 @@ pub fn apply(
         Handler::HttpGet(http) => {
             http.unix_socket = unix_socket;
             http.keep_alive = said(Setting::KeepAlive).and_then(parse_bool).unwrap_or_default();
+            http.broken_body = said(Setting::BrokenBody).and_then(BrokenBody::parse).unwrap_or_default();
             http.redirects = said(Setting::Redirects).and_then(Redirects::parse).unwrap_or_default();
             let Some(tls) = &mut http.tls else { return };
             tls.server_name = said(Setting::TlsServerName).map(Into::into);

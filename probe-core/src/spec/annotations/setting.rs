@@ -14,10 +14,12 @@ pub enum Setting {
     TlsServerName,
     TcpClose,
     Redirects,
+    BrokenBody,
+    ResetOnRestart,
 }
 
 impl Setting {
-    pub const ALL: [Setting; 9] = [
+    pub const ALL: [Setting; 11] = [
         Setting::PeriodMs,
         Setting::TimeoutMs,
         Setting::UnixSocket,
@@ -27,6 +29,8 @@ impl Setting {
         Setting::TlsServerName,
         Setting::TcpClose,
         Setting::Redirects,
+        Setting::BrokenBody,
+        Setting::ResetOnRestart,
     ];
 
     /// As it stands in the key.
@@ -41,6 +45,8 @@ impl Setting {
             Setting::TlsServerName => "tls-server-name",
             Setting::TcpClose => "tcp-close",
             Setting::Redirects => "redirects",
+            Setting::BrokenBody => "broken-body",
+            Setting::ResetOnRestart => "reset-on-restart",
         }
     }
 
@@ -54,9 +60,9 @@ impl Setting {
         let is_tcp = probe.tcp_socket.is_some();
         let is_https = probe.http_get.as_ref().is_some_and(|http| http.scheme.as_deref() == Some("HTTPS"));
         let (fits, needs) = match self {
-            Setting::PeriodMs | Setting::TimeoutMs => (true, ""),
+            Setting::PeriodMs | Setting::TimeoutMs | Setting::ResetOnRestart => (true, ""),
             Setting::UnixSocket => (is_http || is_tcp, "it has an effect on httpGet and tcpSocket only"),
-            Setting::KeepAlive | Setting::Redirects => (is_http, "it has an effect on httpGet only"),
+            Setting::KeepAlive | Setting::Redirects | Setting::BrokenBody => (is_http, "it has an effect on httpGet only"),
             Setting::TlsVerify | Setting::TlsCa | Setting::TlsServerName => {
                 (is_https, "it has an effect on httpGet with scheme HTTPS only")
             }
