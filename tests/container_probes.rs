@@ -30,7 +30,7 @@ fn readiness_after_its_delay(id: &str, kind: Kind) {
 
 fn readiness_of_a_closed_port(id: &str, kind: Kind) {
     let probe = json!({"httpGet": {"path": "/", "port": 81}});
-    Scene::new(kind, probed(app(), "readinessProbe", probe), &[]).is_never_ready(id);
+    Scene::new(kind, probed(app(), "readinessProbe", probe), &[]).never_gets_ready(id);
 }
 
 fn health_file(fields: Value) -> Value {
@@ -46,21 +46,23 @@ fn exec_liveness_of_a_file_that_goes(id: &str, kind: Kind) {
 fn exec_liveness_of_a_file_that_stays(id: &str, kind: Kind) {
     let probe = health_file(json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 1}));
     let container = sh("echo ok >$DIR/health; exec sleep 600");
-    Scene::new(kind, probed(container, "livenessProbe", probe), &[]).is_left_alone(id);
+    Scene::new(kind, probed(container, "livenessProbe", probe), &[]).keeps_running(id);
 }
 
 fn http_liveness_that_turns_bad(id: &str, kind: Kind) {
-    let probe = get("/healthz", json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 1}));
+    let probe =
+        get("/healthz", json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 1}));
     Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).restarts_to(id, 1);
 }
 
 fn tcp_liveness_beside_http_errors(id: &str, kind: Kind) {
     let probe = json!({"tcpSocket": {"port": 8080}, "initialDelaySeconds": 2, "failureThreshold": 1});
-    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).is_left_alone(id);
+    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).keeps_running(id);
 }
 
 fn five_restarts(id: &str, kind: Kind) {
-    let probe = get("/healthz", json!({"initialDelaySeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1}));
+    let probe =
+        get("/healthz", json!({"initialDelaySeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1}));
     let container = probed(app(), "livenessProbe", probe);
     // Waits of 1, 2, 4 and 8 s: a tenth of the standard ones.
     Scene::new(kind, container, &["--reduced-restart-backoff"]).restarts_to(id, 5);
@@ -68,7 +70,7 @@ fn five_restarts(id: &str, kind: Kind) {
 
 fn http_liveness_that_stays_well(id: &str, kind: Kind) {
     let probe = get("/", json!({"initialDelaySeconds": 2, "timeoutSeconds": 5, "failureThreshold": 5}));
-    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).is_left_alone(id);
+    Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).keeps_running(id);
 }
 
 fn exec_liveness_beyond_its_timeout(id: &str, kind: Kind) {
@@ -78,7 +80,7 @@ fn exec_liveness_beyond_its_timeout(id: &str, kind: Kind) {
 
 fn exec_readiness_beyond_its_timeout(id: &str, kind: Kind) {
     let probe = exec(&["sh", "-c", "sleep 10"], json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
-    Scene::new(kind, probed(sh("exec sleep 600"), "readinessProbe", probe), &[]).is_never_ready(id);
+    Scene::new(kind, probed(sh("exec sleep 600"), "readinessProbe", probe), &[]).never_gets_ready(id);
 }
 
 fn exec_liveness_whose_child_holds_the_pipes(id: &str, kind: Kind) {
@@ -88,8 +90,7 @@ fn exec_liveness_whose_child_holds_the_pipes(id: &str, kind: Kind) {
 }
 
 fn redirect_on_the_same_host(id: &str, kind: Kind) {
-    let probe =
-        get("/redirect?loc=%2Fhealthz", json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
+    let probe = get("/redirect?loc=%2Fhealthz", json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
     Scene::new(kind, probed(app(), "livenessProbe", probe), &[]).restarts_to(id, 1);
 }
 
@@ -102,7 +103,7 @@ fn redirect_to_another_host(id: &str, kind: Kind) {
         let is_it = |line: &String| line.contains("ProbeWarning") && line.contains(text);
         scene.events().iter().any(is_it).then_some(())
     });
-    scene.is_left_alone(id);
+    scene.keeps_running(id);
 }
 
 fn startup_that_fails(id: &str, kind: Kind) {
@@ -116,7 +117,7 @@ fn liveness_waits_for_startup(id: &str, kind: Kind) {
     let startup = exec(&["/bin/false"], json!({"initialDelaySeconds": 2, "failureThreshold": 60}));
     let liveness = exec(&["/bin/false"], json!({"initialDelaySeconds": 2, "failureThreshold": 1}));
     let container = probed(probed(sh("exec sleep 600"), "startupProbe", startup), "livenessProbe", liveness);
-    Scene::new(kind, container, &[]).is_left_alone(id);
+    Scene::new(kind, container, &[]).keeps_running(id);
 }
 
 fn ready_soon_after_started(id: &str, kind: Kind) {
@@ -152,7 +153,8 @@ fn reluctant() -> Value {
 }
 
 fn readiness_while_the_pod_ends(id: &str, kind: Kind) {
-    let probe = exec(&["sh", "-c", "cat $DIR/ready"], json!({"initialDelaySeconds": 1, "failureThreshold": 1}));
+    let probe =
+        exec(&["sh", "-c", "cat $DIR/ready"], json!({"initialDelaySeconds": 1, "failureThreshold": 1}));
     let scene = Scene::in_pod(kind, probed(reluctant(), "readinessProbe", probe), 30, &[]);
     ends_unready(id, scene);
 }
@@ -164,7 +166,8 @@ fn no_liveness_while_the_pod_ends(id: &str, kind: Kind) {
         exec(&["sh", "-c", "cat $DIR/liveness"], json!({"initialDelaySeconds": 1, "failureThreshold": 1}));
     let container = probed(probed(reluctant(), "readinessProbe", readiness), "livenessProbe", liveness);
     let events = ends_unready(id, Scene::in_pod(kind, container, 30, &[]));
-    let is_of_liveness = |line: &&String| line.contains("failed liveness probe") || line.contains("Liveness probe");
+    let is_of_liveness =
+        |line: &&String| line.contains("failed liveness probe") || line.contains("Liveness probe");
     assert_eq!(events.iter().find(is_of_liveness), None, "{id}");
 }
 

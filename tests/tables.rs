@@ -83,7 +83,8 @@ impl Scene {
 
 /// A server in the world that gives every request this answer, and closes.
 fn serve(world: &World, answer: &'static str) {
-    let listener = world.net().inside(|| TcpListener::bind(("127.0.0.1", PORT))).expect("each world has its own ports");
+    let listener =
+        world.net().inside(|| TcpListener::bind(("127.0.0.1", PORT))).expect("each world has its own ports");
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             // A client that goes early is served by nobody.
@@ -206,7 +207,9 @@ fn failing(kind: &str) -> Value {
 
 #[test]
 fn row_17_01_a_failed_run() {
-    for (kind, word) in [("livenessProbe", "Liveness"), ("readinessProbe", "Readiness"), ("startupProbe", "Startup")] {
+    for (kind, word) in
+        [("livenessProbe", "Liveness"), ("readinessProbe", "Readiness"), ("startupProbe", "Startup")]
+    {
         let scene = Scene::new(failing(kind));
         scene.tells("Warning", "Unhealthy", &format!("{word} probe failed: "));
         scene.end();

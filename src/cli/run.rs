@@ -72,8 +72,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
 
 /// Kubelet's gate gives other waits, its configuration another longest one.
 fn backoff(args: &RunArgs) -> BackoffParams {
-    let params =
-        if args.reduced_restart_backoff { BackoffParams::REDUCED } else { BackoffParams::STANDARD };
+    let params = if args.reduced_restart_backoff { BackoffParams::REDUCED } else { BackoffParams::STANDARD };
     args.max_container_restart_period.map_or(params, |max| params.with_max(max))
 }
 

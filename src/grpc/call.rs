@@ -42,12 +42,13 @@ async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
     let seen = Arc::new(Seen::default());
     let waited = watched::wait(talk(target, submitted.after(timeout), &seen), timeout).await;
     let done = clock::now().mono;
-    // What is said after the deadline is the deadline's doing, whoever says it.
+    // What ends a call after the deadline is the deadline's doing. An answer counts, however late this thread saw it.
     let is_late = done.since(submitted) >= timeout;
     let (end, excuse) = match &waited.done {
         Some(End::CannotDial(error)) => (CallEnd::CannotDial { error }, Duration::ZERO),
         Some(End::Said(Said::Answered { status })) => (CallEnd::Answered { status: *status }, Duration::ZERO),
-        Some(End::Said(Said::Refused { .. } | Said::Broke { .. })) if is_late => {
+        Some(End::Said(Said::Broke { .. })) if is_late => (CallEnd::TimedOut, waited.away),
+        Some(End::Said(Said::Refused { code, .. })) if is_late && is_of_deadline(*code) => {
             (CallEnd::TimedOut, waited.away)
         }
         Some(End::Said(Said::Refused { code, message })) => {
@@ -73,12 +74,18 @@ async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
     RunResult { verdict: Verdict::Inconclusive, detail: Some(text.into()), phases }
 }
 
+/// What either side says when the time is over.
+fn is_of_deadline(code: i32) -> bool {
+    [Code::DeadlineExceeded, Code::Cancelled].into_iter().any(|of_deadline| code == i32::from(of_deadline))
+}
+
 /// Without end where nobody answers: the deadline is the caller's.
 async fn talk(target: &GrpcTarget, deadline: Mono, seen: &Arc<Seen>) -> End {
     let mut pause = GRPC_CONNECT_AGAIN;
     loop {
         match connect(target.addr).await {
             Ok(stream) => {
+                seen.refused(false);
                 let left = deadline.since(clock::now().mono);
                 if let Some(said) = rpc::check(stream, target, left, seen).await {
                     return End::Said(said);
@@ -87,7 +94,8 @@ async fn talk(target: &GrpcTarget, deadline: Mono, seen: &Arc<Seen>) -> End {
             Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => {
                 return End::CannotDial(error.to_string());
             }
-            Err(_) => seen.refused(),
+            // Another error may come from in between, such as a router.
+            Err(error) => seen.refused(error.kind() == io::ErrorKind::ConnectionRefused),
         }
         tokio::time::sleep(pause).await;
         pause = pause * GRPC_CONNECT_AGAIN_GROWTH / 10;

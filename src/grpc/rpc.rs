@@ -13,7 +13,9 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper::header::{HeaderValue, USER_AGENT};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
-use probe_core::model::limits::{FIN_WAIT, GRPC_ANSWER_MAX_BYTES};
+use probe_core::model::limits::{
+    FIN_WAIT, GRPC_ANSWER_MAX_BYTES, GRPC_HEADERS_MAX_BYTES, GRPC_HEARD_MAX_BYTES, GRPC_WINDOW_BYTES,
+};
 use probe_core::model::probe::GrpcTarget;
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
@@ -66,8 +68,8 @@ impl Seen {
         self.connected_ns.store(clock::now().mono.as_ns(), Ordering::Relaxed);
     }
 
-    pub fn refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
+    pub fn refused(&self, is_so: bool) {
+        self.refused.store(is_so, Ordering::Relaxed);
     }
 
     /// Whether the kernel has said that nobody listens.
@@ -79,8 +81,13 @@ impl Seen {
 /// Asks on this connection, which ends with the call. None: it broke before it was known for an HTTP/2 one.
 pub async fn check(stream: TcpStream, target: &GrpcTarget, left: Duration, seen: &Arc<Seen>) -> Option<Said> {
     let ending = Ending::default();
-    let heard = Heard { stream, preface: Preface::default(), seen: Arc::clone(seen) };
-    let handshake = http2::handshake(ending.tasks.clone(), TokioIo::new(heard));
+    let left_bytes = GRPC_HEARD_MAX_BYTES;
+    let heard = Heard { stream, preface: Preface::default(), seen: Arc::clone(seen), left_bytes };
+    let handshake = http2::Builder::new(ending.tasks.clone())
+        .initial_stream_window_size(GRPC_WINDOW_BYTES)
+        .initial_connection_window_size(GRPC_WINDOW_BYTES)
+        .max_header_list_size(GRPC_HEADERS_MAX_BYTES)
+        .handshake(TokioIo::new(heard));
     let (sender, connection) = handshake.await.ok()?;
     hyper::rt::Executor::execute(&ending.tasks, connection);
     let origin = Uri::builder().scheme("http").authority(target.addr.to_string()).path_and_query("/");
@@ -168,8 +175,10 @@ impl Drop for Ending {
     }
 }
 
-/// A connection that notes the server's first frame.
+/// A connection that notes the server's first frame, and ends where the server says more than any health service has to:
+/// frames and interim headers without end would take the thread from all other calls.
 struct Heard {
+    left_bytes: usize,
     stream: TcpStream,
     preface: Preface,
     seen: Arc<Seen>,
@@ -186,6 +195,14 @@ impl AsyncRead for Heard {
         let polled = Pin::new(&mut heard.stream).poll_read(context, buffer);
         if heard.seen.connected().is_none() && heard.preface.take(&buffer.filled()[before..]) {
             heard.seen.connects();
+        }
+        let came = buffer.filled().len() - before;
+        match heard.left_bytes.checked_sub(came) {
+            Some(left) => heard.left_bytes = left,
+            None => {
+                let text = format!("the server sent more than {GRPC_HEARD_MAX_BYTES} bytes");
+                return Poll::Ready(Err(io::Error::other(text)));
+            }
         }
         polled
     }

@@ -178,7 +178,7 @@ impl Scene {
     }
 
     /// It runs all the time, and is not restarted.
-    pub fn is_left_alone(mut self, id: &str) {
+    pub fn keeps_running(mut self, id: &str) {
         self.watch(WATCHED, |scene| {
             assert_eq!(scene.restarts(), 0, "{id}: {}", scene.agent.printed());
         });
@@ -186,7 +186,7 @@ impl Scene {
     }
 
     /// It is not ready at any time, and not restarted.
-    pub fn is_never_ready(mut self, id: &str) {
+    pub fn never_gets_ready(mut self, id: &str) {
         self.watch(WATCHED_FOR_READY, |scene| {
             assert!(!scene.is_ready(), "{id}: {}", scene.agent.printed());
         });

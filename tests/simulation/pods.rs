@@ -151,6 +151,7 @@ fn probe_spec(kind: ProbeKind, port: u16, may_exec: &mut bool, rng: &mut Rng) ->
         success_threshold: if kills { 1 } else { 1 + rng.below(3) as u32 },
         failure_threshold: 1 + rng.below(4) as u32,
         termination_grace_s: (kills && rng.chance(300)).then(|| 1 + rng.below(10) as u32),
+        resets_on_restart: false,
     }
 }
 

@@ -7,7 +7,7 @@ use super::run::{Effects, Reached, Run, Stage, Then, Winding};
 use super::text;
 use crate::model::probe::{Host, HttpTarget, Verdict};
 use crate::model::time::Mono;
-use crate::ring::Ring;
+use crate::ring::{Completion, OpKind, Ring};
 
 /// From a request to its answer takes longer, on any host.
 const TURN_MIN: Duration = Duration::from_micros(5);
@@ -36,6 +36,31 @@ impl Run {
             self.phases.connected = self.phases.connected.map(|seen| seen.max(at));
             self.deadline_at = at.after(self.timeout);
         }
+    }
+
+    /// True when this completion says that a new run's request, or its bare connection, is on its way. Its request then
+    /// dates the run.
+    pub fn note_off<R: Ring>(
+        &mut self,
+        io: &Io<R>,
+        completion: &Completion,
+        at: Mono,
+        within: Duration,
+    ) -> bool {
+        match completion.kind {
+            OpKind::Send if self.is_new && completion.result.is_ok() => {
+                self.date(io, at, within);
+                true
+            }
+            OpKind::Connect => self.is_new && (completion.result.is_err() || self.outgoing().is_none()),
+            _ => false,
+        }
+    }
+
+    /// How late it was begun, `now` where its connection has to wait for a name; once.
+    pub fn take_lateness(&mut self, now: Mono) -> Option<Duration> {
+        let is_new = std::mem::replace(&mut self.is_new, false);
+        is_new.then(|| self.phases.submitted.unwrap_or(now).since(self.phases.due))
     }
 
     /// The answer tells more of when the run was begun. The timeout goes on counting from the later moment.

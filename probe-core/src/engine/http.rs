@@ -133,7 +133,9 @@ impl Run {
     /// The verdict of an answer that breaks or stalls within its body.
     pub(super) fn broken_body(&self) -> Verdict {
         match &*self.target {
-            Target::Http(http) => http.special.as_ref().map_or(BrokenBody::Error, |special| special.broken_body).verdict(),
+            Target::Http(http) => {
+                http.special.as_ref().map_or(BrokenBody::Error, |special| special.broken_body).verdict()
+            }
             Target::Tcp(_) | Target::Grpc(_) | Target::Exec | Target::Broken { .. } => Verdict::Errored,
         }
     }

@@ -45,7 +45,7 @@ pub struct Run {
     attempt: u32,
     /// HTTP requests made in this attempt.
     pub(super) requests: u32,
-    ip: Option<IpAddr>,
+    pub(super) ip: Option<IpAddr>,
     pub(super) reached: Reached,
     /// Bytes of what is being sent that were sent.
     pub(super) sent: usize,
@@ -206,31 +206,6 @@ impl Run {
             io.watched.remove(self.timeout);
         }
         owner
-    }
-
-    /// True when this completion says that a new run's request, or its bare connection, is on its way. Its request then
-    /// dates the run.
-    pub fn note_off<R: Ring>(
-        &mut self,
-        io: &Io<R>,
-        completion: &Completion,
-        at: Mono,
-        within: Duration,
-    ) -> bool {
-        match completion.kind {
-            OpKind::Send if self.is_new && completion.result.is_ok() => {
-                self.date(io, at, within);
-                true
-            }
-            OpKind::Connect => self.is_new && (completion.result.is_err() || self.outgoing().is_none()),
-            _ => false,
-        }
-    }
-
-    /// How late it was begun, `now` where its connection has to wait for a name; once.
-    pub fn take_lateness(&mut self, now: Mono) -> Option<Duration> {
-        let is_new = std::mem::replace(&mut self.is_new, false);
-        is_new.then(|| self.phases.submitted.unwrap_or(now).since(self.phases.due))
     }
 
     fn start_attempt<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {

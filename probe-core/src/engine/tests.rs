@@ -15,7 +15,10 @@ use bytes::Bytes;
 use super::Shard;
 use crate::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey, Ticket};
 use crate::model::limits::PROBE_ATTEMPTS;
-use crate::model::probe::{Arm, BrokenBody, Host, HttpSpecial, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict};
+use crate::model::probe::{
+    Arm, BrokenBody, Host, HttpSpecial, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target,
+    TcpClose, TcpTarget, Verdict,
+};
 use crate::model::time::Mono;
 use crate::ring::twin::{Behaviour, Faults, Piece, Twin, World};
 use crate::wire::{headers, http1, url};

@@ -40,6 +40,11 @@ pub const GRPC_CONNECT_AGAIN: Duration = Duration::from_secs(1);
 pub const GRPC_CONNECT_AGAIN_GROWTH: u32 = 16;
 /// Largest answer of a gRPC health service, in bytes: it has two. grpc-go takes 4 MiB.
 pub const GRPC_ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// All bytes that a server may send on the connection of one call: frames without end would take the thread of all calls.
+pub const GRPC_HEARD_MAX_BYTES: usize = 128 * 1024;
+/// Windows of that connection, and its headers.
+pub const GRPC_WINDOW_BYTES: u32 = 65_535;
+pub const GRPC_HEADERS_MAX_BYTES: u32 = 4_096;
 /// Passes over ready sockets that a gRPC call gets at its deadline, for an answer that the kernel has already.
 pub const GRPC_LAST_PASSES: u32 = 8;
 /// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.

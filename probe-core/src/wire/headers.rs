@@ -66,7 +66,12 @@ pub struct Redirected<'a> {
 /// describes a body that a GET does not have.
 pub fn redirected(redirected: &Redirected<'_>) -> Vec<Header> {
     const SECRET: [&str; 6] = [
-        "Authorization", "Www-Authenticate", "Cookie", "Cookie2", "Proxy-Authorization", "Proxy-Authenticate",
+        "Authorization",
+        "Www-Authenticate",
+        "Cookie",
+        "Cookie2",
+        "Proxy-Authorization",
+        "Proxy-Authenticate",
     ];
     const OF_BODY: [&str; 4] = ["Content-Encoding", "Content-Language", "Content-Location", "Content-Type"];
     let Redirected { first: given, first_name, current, current_authority, status, hop } = redirected;

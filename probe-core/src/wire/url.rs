@@ -315,8 +315,15 @@ fn parse(text: &str) -> Result<Url, String> {
         Some((rest, query)) => (rest, Some(query.to_owned())),
         None => (rest, None),
     };
-    let mut url =
-        Url { scheme, opaque: String::new(), user: None, authority: String::new(), path: String::new(), query, fragment };
+    let mut url = Url {
+        scheme,
+        opaque: String::new(),
+        user: None,
+        authority: String::new(),
+        path: String::new(),
+        query,
+        fragment,
+    };
     if !rest.starts_with('/') {
         if !url.scheme.is_empty() && !rest.is_empty() {
             url.opaque = rest.to_owned();

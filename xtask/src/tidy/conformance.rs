@@ -51,7 +51,8 @@ pub fn check(text: &str, sources: &[Source]) -> Vec<Finding> {
             findings.push(finding(row.line, format!("{} is here twice", row.id)));
         }
     }
-    let (listed, cases): (Vec<_>, Vec<_>) = seen.iter().partition(|id| id.starts_with(ROW));
+    let (listed, cases): (Vec<&String>, Vec<&String>) =
+        seen.iter().copied().partition(|id| id.starts_with(ROW));
     for (what, found, expected) in [("cases", cases.len(), CASES), ("rows of tables", listed.len(), ROWS)] {
         if found != expected {
             let text = format!("has {found} {what}, not {expected}: some were lost or invented");

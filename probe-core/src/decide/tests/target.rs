@@ -420,11 +420,11 @@ fn redirects_to_any_host() {
         ..get(PortRef::Number(8443), "/")
     };
     let first = http(&action, &with_port(), ip("10.1.2.3"), Purpose::Probe).unwrap();
-    let next = |current: &HttpTarget, status, location: &str| {
-        match target::follow(&first, current, status, location) {
-            Follow::Next(next) => *next,
-            other => panic!("{location}: {other:?}"),
-        }
+    let next = |current: &HttpTarget, status, location: &str| match target::follow(
+        &first, current, status, location,
+    ) {
+        Follow::Next(next) => *next,
+        other => panic!("{location}: {other:?}"),
     };
     let has = |target: &HttpTarget, line: &str| lines(target).iter().any(|other| other == line);
     let below = next(&first, 307, "https://a.example.com/fail");

@@ -62,7 +62,9 @@ impl Setting {
         let (fits, needs) = match self {
             Setting::PeriodMs | Setting::TimeoutMs | Setting::ResetOnRestart => (true, ""),
             Setting::UnixSocket => (is_http || is_tcp, "it has an effect on httpGet and tcpSocket only"),
-            Setting::KeepAlive | Setting::Redirects | Setting::BrokenBody => (is_http, "it has an effect on httpGet only"),
+            Setting::KeepAlive | Setting::Redirects | Setting::BrokenBody => {
+                (is_http, "it has an effect on httpGet only")
+            }
             Setting::TlsVerify | Setting::TlsCa | Setting::TlsServerName => {
                 (is_https, "it has an effect on httpGet with scheme HTTPS only")
             }

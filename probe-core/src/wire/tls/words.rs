@@ -61,7 +61,9 @@ fn certificate(problem: &CertificateError) -> String {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "certificate signed by unknown authority".to_owned()
         }
-        CertificateError::Expired | CertificateError::NotValidYet => expired.trim_end_matches(": ").to_owned(),
+        CertificateError::Expired | CertificateError::NotValidYet => {
+            expired.trim_end_matches(": ").to_owned()
+        }
         CertificateError::ExpiredContext { time, not_after } => {
             format!("{expired}current time {} is after {}", rfc3339(*time), rfc3339(*not_after))
         }
