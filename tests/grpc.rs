@@ -329,7 +329,7 @@ fn serves_and_stops(id: &str, manifest: &str) {
     eventually("it is ready", AFTER_A_WHILE, || {
         (world.container_status("app", "c")["ready"] == true).then_some(())
     });
-    let done = world.defib(&["probe", "app"]);
+    let done = world.defib(&["probe", "app", "c"]);
     assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
     assert_eq!(world.container_status("app", "c")["restartCount"], 0, "{}", agent.printed());
     assert!(!agent.events().all().iter().any(|line| line.contains("probe failed")), "{}", agent.printed());

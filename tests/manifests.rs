@@ -110,7 +110,7 @@ fn cases() -> Vec<(&'static str, String, Vec<String>)> {
         (
             "an unknown annotation of ours",
             "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {defib.dev/nope: x}}, spec: {containers: [{name: c, command: [x]}]}}".into(),
-            one("metadata.annotations: Invalid value: \"defib.dev/nope\": defib knows no such annotation".into()),
+            one("metadata.annotations: Invalid value: \"defib.dev/nope\": defib knows no such annotation; there are on-child-oom, base-dir and <probe>.<setting>: docs/annotations.md".into()),
         ),
         (
             "a policy that does not exist",
@@ -120,12 +120,12 @@ fn cases() -> Vec<(&'static str, String, Vec<String>)> {
         (
             "a policy for a container that is not there",
             "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {d.defib.dev/on-child-oom: Event}}, spec: {containers: [{name: c, command: [x]}]}}".into(),
-            one("metadata.annotations: Invalid value: \"d.defib.dev/on-child-oom\": the pod has no container of this name".into()),
+            one("metadata.annotations: Invalid value: \"d.defib.dev/on-child-oom\": the pod has no container of this name; it has c".into()),
         ),
         (
             "an unknown annotation of a container",
             "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {c.defib.dev/nope: x}}, spec: {containers: [{name: c, command: [x]}]}}".into(),
-            one("metadata.annotations: Invalid value: \"c.defib.dev/nope\": defib knows no such annotation".into()),
+            one("metadata.annotations: Invalid value: \"c.defib.dev/nope\": defib knows no such annotation; there are on-child-oom, base-dir and <probe>.<setting>: docs/annotations.md".into()),
         ),
         (
             "values that are no text, beside another error",
@@ -133,7 +133,7 @@ fn cases() -> Vec<(&'static str, String, Vec<String>)> {
             vec![
                 "metadata.labels[a.io/b]: Invalid value: invalid type: boolean `true`, expected a string".into(),
                 "metadata.annotations[c.defib.dev/on-child-oom]: Invalid value: invalid type: integer `3`, expected a string".into(),
-                "metadata.annotations: Invalid value: \"defib.dev/nope\": defib knows no such annotation".into(),
+                "metadata.annotations: Invalid value: \"defib.dev/nope\": defib knows no such annotation; there are on-child-oom, base-dir and <probe>.<setting>: docs/annotations.md".into(),
             ],
         ),
         (

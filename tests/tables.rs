@@ -263,8 +263,10 @@ fn row_17_04_why_a_container_is_stopped() {
     scene.tells("Normal", "Started", "Started container c");
     let done = scene.world.defib(&["delete", "pod", "p"]);
     assert_eq!(done.code, 0, "ROW-17-04: {}", done.stderr);
-    let lines = scene.agent.events().all();
-    assert!(lines.iter().any(|line| line.contains("Stopping container c")), "ROW-17-04: {lines:?}");
+    eventually("ROW-17-04", AFTER_A_WHILE, || {
+        let lines = scene.agent.events().all();
+        lines.iter().any(|line| line.contains("Stopping container c")).then_some(())
+    });
 }
 
 #[test]

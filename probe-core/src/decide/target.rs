@@ -10,6 +10,7 @@ use crate::model::probe::{
 };
 use crate::model::tls::TlsTarget;
 use crate::wire::headers::{self, BadHeader};
+use crate::wire::http1::quote::quote;
 use crate::wire::http1::{headers_of, request};
 use crate::wire::tls;
 use crate::wire::url::{self, Hop, Redirect, Scheme, Url, UrlError};
@@ -136,7 +137,7 @@ pub fn follow(first: &HttpTarget, current: &HttpTarget, status: u16, location: &
         Redirect::Follow(hop) => hop,
         Redirect::NotFollowed => return Follow::NotFollowed,
         Redirect::Failed { url, error } => {
-            return Follow::Failed(format!("Get \"{url}\": {error}").into());
+            return Follow::Failed(format!("Get {}: {error}", quote(url.as_bytes())).into());
         }
     };
     let (first_url, url) = (Url::parse(&first.url), Url::parse(&current.url));

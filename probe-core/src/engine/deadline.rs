@@ -96,7 +96,10 @@ impl Run {
     pub(super) fn go_on<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, hop: Box<HttpTarget>) {
         if self.host() != Some(&hop.host) {
             self.ip = None;
+            self.phases.resolved = None;
         }
+        // The next step is ours again.
+        self.asked = None;
         self.hop = Some(hop);
         self.then = Then::NextHop;
         // Phases are told of the last hop.

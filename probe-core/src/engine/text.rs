@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use crate::ring::{Errno, Peer};
+use crate::wire::http1::quote::quote;
 
 /// What Go appends when the client's timeout ends a request before its headers are in.
 const AWAITING_HEADERS: &str = "(Client.Timeout exceeded while awaiting headers)";
@@ -13,7 +14,7 @@ pub const BODY_TIMEOUT: &str =
 
 /// An error of a GET for `url`.
 pub fn get(url: &str, error: impl Display) -> String {
-    format!("Get \"{url}\": {error}")
+    format!("Get {}: {error}", quote(url.as_bytes()))
 }
 
 /// connect(2) failed.

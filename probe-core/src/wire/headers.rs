@@ -83,11 +83,16 @@ pub fn redirected(redirected: &Redirected<'_>) -> Vec<Header> {
     if !were_told || !is_at_home(&hop.name, first_name) {
         lines.retain(|(name, _)| !is_secret(name));
     }
-    if (301..=303).contains(status) {
-        lines.retain(|(name, _)| !OF_BODY.contains(&&**name));
+    let is_of_body = |name: &str| OF_BODY.contains(&name);
+    let had_body = lines.iter().filter(|(name, _)| is_of_body(name)).all(|line| current.contains(line));
+    if !had_body || (301..=303).contains(status) {
+        lines.retain(|(name, _)| !is_of_body(name));
     }
-    if let Some(referer) = hop.referer.as_ref().filter(|_| first(&lines, "Referer").is_none()) {
-        lines.push(("Referer".into(), referer.clone()));
+    if let Some(referer) = &hop.referer {
+        // The manifest's first one counts for more, and becomes the only one.
+        let own = first(&lines, "Referer").filter(|own| !own.is_empty()).map(Box::from);
+        lines.retain(|(name, _)| &**name != "Referer");
+        lines.push(("Referer".into(), own.unwrap_or_else(|| referer.clone())));
     }
     let login = match &hop.login {
         Login::None => None,

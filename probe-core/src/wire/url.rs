@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 
 use crate::model::probe::{Host, Redirects};
+use crate::wire::http1::quote::quote;
 
 /// A URL, kept in escaped form.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +34,7 @@ struct User {
 
 /// Why a text is no URL, in Go's words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("parse \"{text}\": {problem}")]
+#[error("parse {}: {problem}", quote(text.as_bytes()))]
 pub struct UrlError {
     text: String,
     problem: String,
@@ -247,7 +248,10 @@ pub fn redirect(base: &str, location: &str, followed: Redirects) -> Redirect {
     let (url, reference) = match base_url.join(location) {
         Ok(joined) => joined,
         Err(error) => {
-            return failed(base, format!("failed to parse Location header {location:?}: {error}"));
+            return failed(
+                base,
+                format!("failed to parse Location header {}: {error}", quote(location.as_bytes())),
+            );
         }
     };
     if followed == Redirects::SameHost && url.host_name() != base_url.host_name() {
@@ -400,17 +404,17 @@ fn check_host(authority: &str) -> Result<(), String> {
     };
     let digits = port.strip_prefix(':').unwrap_or(port);
     if !port.is_empty() && (digits.len() == port.len() || !digits.bytes().all(|b| b.is_ascii_digit())) {
-        return Err(format!("invalid port {port:?} after host"));
+        return Err(format!("invalid port {} after host", quote(port.as_bytes())));
     }
     if authority.contains('%') {
         let at = authority.find('%').unwrap_or_default();
         let end = authority.len().min(at + 3);
-        return Err(format!("invalid URL escape {:?}", authority.get(at..end).unwrap_or("%")));
+        return Err(format!("invalid URL escape {}", quote(&authority.as_bytes()[at..end])));
     }
     let is_host_char =
         |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.~!$&'()*+,;=:[]<>\"".contains(c);
     match authority.chars().find(|c| !is_host_char(*c)) {
-        Some(bad) => Err(format!("invalid character {:?} in host name", bad.to_string())),
+        Some(bad) => Err(format!("invalid character {} in host name", quote(bad.to_string().as_bytes()))),
         None => Ok(()),
     }
 }
@@ -442,7 +446,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
         let digit = |offset: usize| bytes.get(at + offset).and_then(|b| char::from(*b).to_digit(16));
         let (Some(high), Some(low)) = (digit(1), digit(2)) else {
             let end = bytes.len().min(at + 3);
-            return Err(format!("invalid URL escape {:?}", String::from_utf8_lossy(&bytes[at..end])));
+            return Err(format!("invalid URL escape {}", quote(&bytes[at..end])));
         };
         decoded.push((high * 16 + low) as u8);
         at += 3;

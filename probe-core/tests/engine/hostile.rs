@@ -93,7 +93,7 @@ fn cases() -> Vec<Case> {
             "bad header",
             |s| answer(s, b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"),
             failure,
-            Some("malformed MIME header line: no colon"),
+            Some("malformed MIME header: missing colon: \"no colon\""),
         ),
         case(
             "bad length",

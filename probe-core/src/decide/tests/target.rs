@@ -437,6 +437,7 @@ fn redirects_to_any_host() {
     }
     assert!(has(&away, "X-A: b"), "{:?}", lines(&away));
     let home = next(&away, 307, "https://example.com:8443/");
+    assert!(!has(&home, "Content-Type: x"), "nor does a body come back: {:?}", lines(&home));
     assert!(!has(&home, "Cookie: a=b"), "what one hop took away stays away: {:?}", lines(&home));
     assert_eq!(home.tls().map(|tls| &tls.server_name), Some(&server_name("given.example")));
 }

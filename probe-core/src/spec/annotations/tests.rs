@@ -47,20 +47,24 @@ fn check_errors(annotations: Value, expected: &[&str]) {
 
 #[test]
 fn keys_that_mean_nothing() {
-    for key in [
-        "defib.dev/liveness",
-        "defib.dev/liveness.period",
-        "defib.dev/Liveness.period-ms",
-        "defib.dev/x.period-ms",
+    let any = "defib knows no such annotation; there are on-child-oom, base-dir and <probe>.<setting>: \
+               docs/annotations.md";
+    let setting = "defib knows no such setting of a probe; there are period-ms, timeout-ms, unix-socket, keep-alive, \
+                   tls-verify, tls-ca, tls-server-name, tcp-close, redirects, broken-body, reset-on-restart";
+    let probe = "defib knows no such probe; there are startup, readiness, liveness";
+    for (key, text) in [
+        ("defib.dev/liveness", any),
+        ("defib.dev/liveness.period", setting),
+        ("defib.dev/Liveness.period-ms", probe),
+        ("defib.dev/x.period-ms", probe),
     ] {
-        check_errors(
-            json!({key: "20"}),
-            &[&format!(": Invalid value: {key:?}: defib knows no such annotation")],
-        );
+        check_errors(json!({key: "20"}), &[&format!(": Invalid value: {key:?}: {text}")]);
     }
     check_errors(
         json!({"other.defib.dev/liveness.period-ms": "20"}),
-        &[": Invalid value: \"other.defib.dev/liveness.period-ms\": the pod has no container of this name"],
+        &[
+            ": Invalid value: \"other.defib.dev/liveness.period-ms\": the pod has no container of this name; it has web, db, cache",
+        ],
     );
     check_errors(
         json!({"db.defib.dev/readiness.period-ms": "20"}),

@@ -250,6 +250,8 @@ mod tests {
         in_head("no colon", "malformed MIME header: missing colon: \"no colon\"");
         in_head(" X: a", "malformed MIME header initial line: \" X: a\"");
         in_head(&format!(" {}", "x".repeat(80)), "message too large");
+        let longest = "x".repeat(79);
+        in_head(&format!(" {longest}"), &format!("malformed MIME header initial line: \" {longest}\""));
         in_head(": a", "malformed MIME header line: \": a\"");
         in_head("X(A): b", "malformed MIME header line: \"X(A): b\"");
         in_head("X: a\0b", "malformed MIME header line: \"X: a\\x00b\"");

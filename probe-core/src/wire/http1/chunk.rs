@@ -114,9 +114,9 @@ impl Chunks {
                 let size = line.size()?;
                 // The line, and the two bytes behind the data.
                 self.excess += i64::from(line.len) - 2 + 2;
-                let free = FREE_PER_CHUNK_BYTES.saturating_add_unsigned(size.saturating_mul(2));
-                self.excess = self.excess.saturating_sub(free).max(0);
-                if self.excess > EXCESS_MAX_BYTES {
+                let free = FREE_PER_CHUNK_BYTES.wrapping_add((size as i64).wrapping_mul(2));
+                self.excess = self.excess.wrapping_sub(free).max(0);
+                if self.excess > EXCESS_MAX_BYTES && size > 0 {
                     return Err("chunked encoding contains too much non-data".into());
                 }
                 self.at = if size == 0 { At::Trailer(Trailer::Begins) } else { At::Data { left: size } };

@@ -9,6 +9,9 @@ use super::quote::quote;
 /// Of an initial line that begins with a space; a longer one is not quoted.
 const INITIAL_LINE_MAX_BYTES: usize = 80;
 
+/// Of Go's reader: a line that fills it is not waited for.
+const BUFFER_BYTES: usize = 4_096;
+
 /// A header field in the bytes that it was found in: the first line, and the lines that go on with it.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Field {
@@ -59,7 +62,7 @@ pub fn next(
             Some((line, _)) if line.len() <= INITIAL_LINE_MAX_BYTES => {
                 Err(HeadError::InitialLine(quote(line).into()))
             }
-            None if data.len() - start <= INITIAL_LINE_MAX_BYTES => Ok(Next::More),
+            None if data.len() - start < BUFFER_BYTES => Ok(Next::More),
             Some(_) | None => Err(HeadError::InitialLineTooLong),
         };
     }
@@ -104,7 +107,14 @@ impl Field {
         } else {
             data[self.name_end + 1..self.end].iter().copied().all(is_good)
         };
-        if is_name && is_value { Ok(()) } else { Err(HeadError::HeaderLine(quote(&self.text(data)).into())) }
+        if is_name && is_value {
+            return Ok(());
+        }
+        let mut text = self.text(data);
+        if is_name && !name.contains(&b' ') {
+            canonicalise(&mut text);
+        }
+        Err(HeadError::HeaderLine(quote(&text).into()))
     }
 
     pub fn name(self, data: &[u8]) -> &[u8] {
@@ -145,6 +155,15 @@ impl Field {
 
     fn is_folded(self, data: &[u8]) -> bool {
         data[self.name_end..self.end].contains(&b'\n')
+    }
+}
+
+/// The name as Go has it by the time it looks at the value: `content-length: x` becomes `Content-Length: x`.
+fn canonicalise(text: &mut [u8]) {
+    let mut starts_word = true;
+    for byte in text.iter_mut().take_while(|byte| **byte != b':') {
+        *byte = if starts_word { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
+        starts_word = *byte == b'-';
     }
 }
 

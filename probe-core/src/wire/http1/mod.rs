@@ -5,7 +5,7 @@ mod body;
 mod chunk;
 mod head;
 mod lines;
-mod quote;
+pub(crate) mod quote;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
