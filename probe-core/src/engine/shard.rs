@@ -1,5 +1,7 @@
 //! A shard of the engine: the tickers of many probes and their runs on one ring.
 
+mod begin;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,25 +13,19 @@ use super::io::{Io, TIMERS_PER_SLOT, Timer};
 use super::keep::Again;
 use super::onces::{Once, Onces};
 use super::run::{Effects, Pace, Run, Start};
-use super::stats::{self, Counters, LATE_START, Stats};
+use super::stats::{self, Counters, Stats};
 use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
-use crate::model::limits::{UNWATCHED_MIN, UNWATCHED_PARTS};
+use crate::model::limits::UNWATCHED_MIN;
 use crate::model::probe::{Arm, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::{Mono, Now};
-use crate::ring::{Completion, OpKind, Ring, Slot};
+use crate::ring::{Completion, Ring, Slot};
 
 /// While operations wait for room in the queue, the next turn comes after this.
 const BACKLOG_WAKE: Duration = Duration::from_micros(50);
 /// Most that the work for one completion, command or run takes, the kernel's part included. A turn that lasts longer
 /// than all of its work was interrupted.
 const WORK_MAX: Duration = Duration::from_micros(100);
-/// To send a request takes the kernel less, the peer's side of the loopback interface included.
-const PASS_STEP_MAX: Duration = Duration::from_micros(25);
-/// A run begins with connect, send and receive, and one pass over a ring runs so many of them (Linux 6.13; before that
-/// all there are).
-const OPS_PER_CHAIN: usize = 3;
-const OPS_PER_PASS: usize = 20;
 
 /// One engine shard as a value: [`Shard::turn`] is all it does. A thread ([`super::Engine`]) or a simulation
 /// calls it.
@@ -378,104 +374,6 @@ impl<R: Ring> Shard<R> {
 
     fn enqueue(&mut self, job: Job, is_name: bool) {
         if is_name { self.waiting_names.push_back(job) } else { self.waiting.push_back(job) }
-    }
-
-    /// Starts what is due while slots are free, hands it to the kernel, and returns the time afterwards.
-    ///
-    /// The kernel begins a connection while it takes its chain, so each run is dated by its place in the burst. (In
-    /// groups of four, each with a time of its own, the probed server falls asleep between the groups, and waking it
-    /// costs 5 µs a probe: docs/engine.md.)
-    fn start_waiting(&mut self, mut now: Mono, out: &mut Vec<ProbeEvent>) -> Mono {
-        if self.waiting.is_empty() && self.waiting_names.is_empty() {
-            return now;
-        }
-        now = self.io.ring.submit(now);
-        // What was handed over has in part ended by now. It is not to wait for the end of a long burst.
-        while let Some(completion) = self.io.ring.next_completion(now) {
-            self.completed(now, completion, out);
-            self.handled += 1;
-        }
-        while self.io.resolving < self.resolving_max() {
-            let Some(job) = self.waiting_names.pop_front() else { break };
-            if !self.start(now, job, out) {
-                self.waiting_names.push_front(job);
-                break;
-            }
-        }
-        while let Some(job) = self.waiting.pop_front() {
-            if !self.start(now, job, out) {
-                self.waiting.push_front(job);
-                break;
-            }
-        }
-        let end = self.io.ring.submit(now);
-        self.date_started(now, end);
-        let end = self.settle(end, out);
-        for at in 0..self.started.len() {
-            self.note_begun(end, self.started[at]);
-        }
-        self.started.clear();
-        end
-    }
-
-    /// Dates the runs that were submitted one after the other between `from` and `to`. Where that took much longer than
-    /// the work, the thread was away, nobody knows when: then all of them were submitted at the end. So is a run to whose
-    /// timeout the whole burst matters, since it may have been away for all of that.
-    fn date_started(&mut self, from: Mono, to: Mono) {
-        let count = self.started.len() as u32;
-        let was_away = to.since(from) > WORK_MAX * count + UNWATCHED_MIN;
-        let each = to.since(from).checked_div(count).unwrap_or_default();
-        for (place, slot) in (0_u32..).zip(&self.started) {
-            let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == *slot);
-            if let Some(run) = run {
-                let is_known = !was_away && to.since(from) * UNWATCHED_PARTS < run.timeout;
-                let at = if is_known { from.after(each * place) } else { to };
-                let earliest = from.after(each.min(PASS_STEP_MAX) * place);
-                run.date_connection(&self.io, at, earliest);
-            }
-        }
-    }
-
-    /// Sees the begun runs off: where the handshake was over at once, as on this host, the kernel sends the requests
-    /// only after the last connection of the burst was begun. That wait is ours, so such a run is dated by its request.
-    /// A handshake that takes longer than this is the target's and counts. Returns the time afterwards.
-    fn settle(&mut self, mut now: Mono, out: &mut Vec<ProbeEvent>) -> Mono {
-        let mut unsent = self.started.len();
-        let passes_max = 2 + unsent * OPS_PER_CHAIN / OPS_PER_PASS;
-        for _ in 0..passes_max {
-            if unsent == 0 {
-                break;
-            }
-            let Some((to, count)) = self.io.ring.settle(now) else { break };
-            let each = to.since(now).checked_div(count).unwrap_or_default();
-            // What the pass took beyond its work, the thread was away: nobody knows before which of these.
-            let away = each.saturating_sub(PASS_STEP_MAX);
-            let mut place = 0;
-            while let Some(completion) = self.io.ring.next_completion(to) {
-                place += 1;
-                let at = match completion.kind {
-                    OpKind::Connect | OpKind::Send => now.after(each * place).min(to),
-                    OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => to,
-                };
-                let run = self.runs[completion.slot.at()].as_mut().filter(|run| run.slot == completion.slot);
-                if run.is_some_and(|run| run.note_off(&self.io, &completion, at, away * place)) {
-                    unsent -= usize::from(self.note_begun(at, completion.slot));
-                }
-                self.completed(at, completion, out);
-            }
-            self.handled += place;
-            now = to;
-        }
-        now
-    }
-
-    /// The run is on its way, as late as it is now dated: counts that. False when it was counted already.
-    fn note_begun(&mut self, now: Mono, slot: Slot) -> bool {
-        let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == slot);
-        let Some(lateness) = run.and_then(|run| run.take_lateness(now)) else { return false };
-        stats::record(&mut self.lateness_us, lateness);
-        self.io.counters.late_starts += u64::from(lateness > LATE_START);
-        true
     }
 
     /// Starts a run; false when no slot is free. A job that nobody wants any more counts as started.
