@@ -43,13 +43,15 @@ impl Pace {
     const SLACK: f64 = 0.003;
     /// A contestant that would need less cannot meet the load.
     const MIN: f64 = 0.8;
+    /// Of what a window was off. Windows differ by as much as the correction: all of it at once would swing.
+    const GAIN: f64 = 0.6;
 
     pub const OFFERED: Pace = Pace { interval: 1.0 };
 
     /// From the share of the offered rate that was achieved at this pace.
     pub fn learn(&mut self, achieved: f64) {
         if (achieved - 1.0).abs() > Pace::SLACK {
-            self.interval = (self.interval * achieved).clamp(Pace::MIN, 1.0);
+            self.interval = (self.interval * (1.0 + Pace::GAIN * (achieved - 1.0))).clamp(Pace::MIN, 1.0);
         }
     }
 
@@ -207,9 +209,9 @@ mod tests {
             assert_eq!(pace.interval_ms(&load), expected_ms, "after {achieved}");
         };
         check(0.998, 500);
-        check(0.96, 480);
-        check(1.002, 480);
-        check(1.02, 490);
+        check(0.95, 485);
+        check(1.002, 485);
+        check(1.02, 491);
         check(1.2, 500);
         check(0.1, 400);
     }

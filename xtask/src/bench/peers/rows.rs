@@ -55,6 +55,10 @@ impl Row {
         self.rate_per_s / self.offered_per_s
     }
 
+    pub fn is_of(&self, contestant: &str, load: &str, round: u32) -> bool {
+        (self.contestant.as_str(), self.load.as_str(), self.round) == (contestant, load, round)
+    }
+
     /// Whether it is another load that was met.
     pub fn is_off_rate(&self) -> bool {
         (self.achieved() - 1.0).abs() > RATE_SLACK
