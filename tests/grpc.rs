@@ -336,10 +336,7 @@ fn serves_and_stops(id: &str, manifest: &str, killing: &str) {
 
     say(&reporter, "app", ServingStatus::NotServing);
     let failed = "Liveness probe failed: service unhealthy (responded with \"NOT_SERVING\")";
-    agent.wait_for_sequence(
-        &["Started container c", failed, failed, killing],
-        AFTER_A_WHILE,
-    );
+    agent.wait_for_sequence(&["Started container c", failed, failed, killing], AFTER_A_WHILE);
     say(&reporter, "app", ServingStatus::Serving);
     eventually("it runs again", AFTER_A_WHILE, || {
         let status = world.container_status("app", "c");

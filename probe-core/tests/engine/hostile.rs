@@ -257,7 +257,7 @@ Content-Length: 9999
         ),
         case(
             "body is cut",
-            |s| answer(s, b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\nhe"),
+            |s| answer(s, b"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\nhe"),
             errored,
             Some("unexpected EOF"),
         ),

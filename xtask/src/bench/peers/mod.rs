@@ -19,10 +19,11 @@ mod score;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -33,7 +34,7 @@ use self::haproxy::Pace;
 use self::loads::{Kind, Load};
 use self::rows::Row;
 use crate::clock::pause;
-use crate::repo::Repo;
+use crate::repo::{Repo, output};
 
 /// Before the script begins, so that every contestant counts by then; and after its end, so that what was served is
 /// reported.
@@ -141,9 +142,18 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
     let is_whole = !args.quick && args.only.is_empty() && args.load.is_empty();
     let kept = repo.path(if is_whole { LATEST } else { LATEST_PART });
     let kept = args.json.as_ref().unwrap_or(&kept);
+    let tree = tree(repo)?;
     let mut rows = if args.resume { rows::read(kept)? } else { Vec::new() };
-    // Another load than the contestant's own was met: that says nothing.
-    rows.retain(|row| !(row.contestant == Contestant::Haproxy.name() && row.is_off_rate()));
+    if let Some(row) = rows.iter().find(|row| row.tree != tree || row.round > rounds) {
+        bail!(
+            "the run in {} cannot go on: it is of {} with {} rounds or more, this would be of {tree} with {rounds}",
+            kept.display(),
+            row.tree,
+            row.round
+        );
+    }
+    // Another load than the contestant's own was met: that says nothing, unless something was lost.
+    rows.retain(|row| row.contestant != Contestant::Haproxy.name() || !row.is_off_rate() || row.has_losses());
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
     let run = rows.first().map_or(now, |row| row.run);
     for load in loads {
@@ -158,7 +168,7 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
                     continue;
                 }
                 let row = measure_quietly(&built, args, contestant, &as_met, &mut pace, round)?;
-                rows.push(Row { run, ..row });
+                rows.push(Row { run, tree: tree.clone(), ..row });
                 rows::write(&rows, kept)?;
             }
         }
@@ -167,6 +177,13 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
         return Ok(());
     }
     document::write(repo, &about(rounds), &rows)
+}
+
+/// What was built: rows of two trees do not mix.
+fn tree(repo: &Repo) -> Result<String> {
+    let git = |args: &[&str]| output(Command::new("git").current_dir(repo.path(".")).args(args));
+    let dirty = if git(&["status", "--porcelain"])?.trim().is_empty() { "" } else { " with changes" };
+    Ok(format!("{}{dirty}", git(&["rev-parse", "HEAD"])?.trim()))
 }
 
 /// Compares a run with docs/promises.md; a promise that is not kept is an error with its name.
@@ -206,7 +223,7 @@ fn measure_quietly(
         }
         // What was lost in a disturbed window was lost.
         let is_final = !(row.is_disturbed() || is_off_pace) || row.has_losses();
-        if is_final || again == if is_off_pace { OFF_PACE_MAX } else { AGAIN_MAX } {
+        if is_final || again >= if is_off_pace { OFF_PACE_MAX } else { AGAIN_MAX } {
             return Ok(row);
         }
         if is_off_pace {
@@ -259,11 +276,10 @@ fn measure(built: &Built, args: &PeersArgs, of: Match) -> Result<Row> {
     pause(SETTLE);
 
     let told = running.stop()?;
-    let refusing = contestants::refusing(&load);
     let failed: Vec<u64> = counts.failed.iter().map(|count| count.load(Ordering::Relaxed)).collect();
     let score = match load.kind {
         Kind::Http => score::http(&failed, &told),
-        Kind::Tcp => score::tcp(&refusing, &told),
+        Kind::Tcp => score::tcp(&contestants::refusing(&load), &told),
     };
     let response_error_p99_us =
         score::response_error_p99_us(&told.responses, &counts.take_waits(), load.period);
@@ -277,6 +293,7 @@ fn measure(built: &Built, args: &PeersArgs, of: Match) -> Result<Row> {
     let lateness = |of: fn(&score::Percentiles) -> u64| told.lateness_us.as_ref().map(|all| of(all) as f64);
     Ok(Row {
         run: 0,
+        tree: String::new(),
         contestant: contestant.name().to_owned(),
         load: load.name.to_owned(),
         round,

@@ -20,6 +20,8 @@ const PROCESS_SLACK: f64 = 0.95;
 pub struct Row {
     /// When the run began, in seconds since 1970: rows of two runs do not mix.
     pub run: i64,
+    /// The commit that was built, and whether there were changes beside it.
+    pub tree: String,
     pub contestant: String,
     pub load: String,
     /// Counted from 1.
@@ -143,6 +145,7 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 pub fn row(contestant: &str, load: &str, cpu_us_per_probe: f64) -> Row {
     Row {
         run: 1,
+        tree: "t".to_owned(),
         contestant: contestant.to_owned(),
         load: load.to_owned(),
         round: 1,
