@@ -27,7 +27,7 @@ impl Run {
         self.date(io, at, at.since(earliest));
     }
 
-    /// Its request went out at `at`, or up to `within` before.
+    /// Its request went out at about `at`, where the thread was away in between up to `within` before.
     pub(super) fn date<R: Ring>(&mut self, io: &Io<R>, at: Mono, within: Duration) {
         if self.phases.submitted.is_some() {
             self.dated_within = within;
