@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::io::{Io, Timer};
+use super::keep::Keeping;
 use super::run::{Effects, Reached, Run, Stage, Then, Winding};
 use super::text;
 use crate::model::probe::{Host, HttpTarget, Verdict};
@@ -22,8 +23,10 @@ pub(super) struct Pause {
 
 impl Run {
     /// The kernel got the first connection of this run at `at`, and not before `earliest`; the timeout counts from `at`.
-    pub fn date_connection<R: Ring>(&mut self, io: &Io<R>, at: Mono, earliest: Mono) {
-        self.dated_from = earliest;
+    /// A new connection's request goes out from `asks_from` on.
+    pub fn date_connection<R: Ring>(&mut self, io: &Io<R>, at: Mono, earliest: Mono, asks_from: Mono) {
+        let asks_at_once = self.outgoing().is_none() || self.keeping == Keeping::Reused;
+        self.dated_from = if asks_at_once { earliest } else { asks_from };
         self.date(io, at, at.since(earliest));
     }
 
@@ -157,12 +160,15 @@ impl Run {
 
 /// When a run was begun that was `dated` so, or up to `within` earlier, and whose answer came at `answered`. Where the
 /// uncertainty is all there is of the response time, the thread was away while the kernel worked: then the earlier moment
-/// counts, lest an answer seem to have come at once. An answer to what was not sent yet was asked for with the connection,
-/// at `from`.
+/// counts, lest an answer seem to have come at once. None was begun before `from`: then an answer to what was not sent yet
+/// was asked for.
 fn begun(dated: Mono, within: Duration, from: Mono, answered: Mono) -> Mono {
+    let from = dated.min(from);
     match answered.since(dated) {
-        took if took < TURN_MIN => dated.min(from),
-        took if took < within => Mono::from_ns(dated.as_ns().saturating_sub(within.as_nanos() as u64)),
+        took if took < TURN_MIN => from,
+        took if took < within => {
+            Mono::from_ns(dated.as_ns().saturating_sub(within.as_nanos() as u64)).max(from)
+        }
         _ => dated,
     }
 }
@@ -182,6 +188,7 @@ mod tests {
             (300, 990, 600),
             (300, 1_299, 700),
             (300, 1_300, 1_000),
+            (500, 1_100, 600),
         ];
         for (within_us, answered, expected) in cases {
             let within = Duration::from_micros(within_us);

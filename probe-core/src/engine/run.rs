@@ -67,7 +67,7 @@ pub struct Run {
     pub(super) is_new: bool,
     /// By so much its request may have gone out before `phases.submitted`.
     pub(super) dated_within: Duration,
-    /// Not before this moment was its connection begun.
+    /// Not before this moment was its request sent, or its bare connection begun.
     pub(super) dated_from: Mono,
     pub(super) deadline: Option<TimerId>,
     pub(super) deadline_at: Mono,

@@ -16,6 +16,12 @@ const PASS_STEP_MAX: Duration = Duration::from_micros(25);
 const OPS_PER_CHAIN: usize = 3;
 const OPS_PER_PASS: usize = 20;
 
+/// Whether a run with this timeout can be dated within a burst of this length: the thread may have been away for all of
+/// it.
+fn matters_little(burst: Duration, timeout: Duration) -> bool {
+    burst * UNWATCHED_PARTS < timeout
+}
+
 impl<R: Ring> Shard<R> {
     /// Starts what is due while slots are free, hands it to the kernel, and returns the time afterwards.
     ///
@@ -58,17 +64,20 @@ impl<R: Ring> Shard<R> {
     /// Dates the runs that were submitted one after the other between `from` and `to`. Where that took much longer than
     /// the work, the thread was away, nobody knows when: then all of them were submitted at the end. So is a run to whose
     /// timeout the whole burst matters, since it may have been away for all of that.
+    ///
+    /// The kernel sends their requests only after the last of them was begun.
     fn date_started(&mut self, from: Mono, to: Mono) {
         let count = self.started.len() as u32;
         let was_away = to.since(from) > WORK_MAX * count + UNWATCHED_MIN;
         let each = to.since(from).checked_div(count).unwrap_or_default();
+        let earliest = |place: u32| from.after(each.min(WORK_MAX) * place);
+        let last = earliest(count.saturating_sub(1));
         for (place, slot) in (0_u32..).zip(&self.started) {
             let run = self.runs[slot.at()].as_mut().filter(|run| run.slot == *slot);
             if let Some(run) = run {
-                let is_known = !was_away && to.since(from) * UNWATCHED_PARTS < run.timeout;
+                let is_known = !was_away && matters_little(to.since(from), run.timeout);
                 let at = if is_known { from.after(each * place) } else { to };
-                let earliest = from.after(each.min(PASS_STEP_MAX) * place);
-                run.date_connection(&self.io, at, earliest);
+                run.date_connection(&self.io, at, earliest(place), last);
             }
         }
     }
@@ -90,12 +99,15 @@ impl<R: Ring> Shard<R> {
             let mut place = 0;
             while let Some(completion) = self.io.ring.next_completion(to) {
                 place += 1;
-                let at = match completion.kind {
-                    OpKind::Connect | OpKind::Send => now.after(each * place).min(to),
-                    OpKind::Recv | OpKind::Disconnect | OpKind::Cancel => to,
-                };
                 let run = self.runs[completion.slot.at()].as_mut().filter(|run| run.slot == completion.slot);
-                if run.is_some_and(|run| run.note_off(&self.io, &completion, at, away * place)) {
+                let is_known = run.as_ref().is_none_or(|run| matters_little(to.since(now), run.timeout));
+                let (at, within) = match completion.kind {
+                    OpKind::Connect | OpKind::Send if is_known => {
+                        (now.after(each * place).min(to), away * place)
+                    }
+                    _ => (to, to.since(now)),
+                };
+                if run.is_some_and(|run| run.note_off(&self.io, &completion, at, within)) {
                     unsent -= usize::from(self.note_begun(at, completion.slot));
                 }
                 self.completed(at, completion, out);

@@ -88,7 +88,7 @@ pub fn run(repo: &Repo, args: &HostileArgs) -> Result<()> {
     let load = *loads::ALL.iter().find(|load| load.name == name).context("the load")?;
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
     let built = contestants::build(repo, &[Contestant::Defib])?;
-    args.cpus.take()?;
+    let _moved = args.cpus.take()?;
     let mut all = Vec::new();
     for round in 1..=rounds {
         // Each begins a round in turn.

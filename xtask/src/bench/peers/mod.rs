@@ -6,6 +6,7 @@
 mod blackbox;
 mod contestants;
 mod cpu;
+mod daemons;
 mod document;
 mod haproxy;
 pub mod hostile;
@@ -29,6 +30,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::contestants::{Arena, Built, Contestant, Running};
 use self::cpu::Core;
+use self::daemons::Moved;
 use self::document::About;
 use self::haproxy::Pace;
 use self::loads::{Kind, Load};
@@ -60,13 +62,17 @@ struct Cpus {
 }
 
 impl Cpus {
-    /// Takes the server's CPU: threads that are made from here on stay there too; contestants are given their own.
-    fn take(self) -> Result<()> {
+    /// Takes the server's CPU: threads that are made from here on stay there too; contestants are given their own. The
+    /// kernel's memory daemons are kept off that one until the end.
+    fn take(self) -> Result<Moved> {
         ensure!(self.cpu != self.server_cpu, "--cpu and --server-cpu must differ");
         let mut only = CpuSet::new();
         only.set(self.server_cpu);
         sched_setaffinity(None, &only)
-            .with_context(|| format!("pinning to CPU {}: two CPUs are needed", self.server_cpu))
+            .with_context(|| format!("pinning to CPU {}: two CPUs are needed", self.server_cpu))?;
+        let moved = Moved::off(self.cpu);
+        println!("memory daemons of the kernel kept off CPU {}: {}", self.cpu, moved.count());
+        Ok(moved)
     }
 }
 
@@ -136,7 +142,7 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
         let rounds = rows.iter().map(|row| row.round).max().unwrap_or_default();
         return document::write(repo, &about(rounds), &rows);
     }
-    args.cpus.take()?;
+    let _moved = args.cpus.take()?;
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { promises::ROUNDS_MIN });
     // A part of the contest, or a short one, is no document, and promises are not judged by it.
     let is_whole = !args.quick && args.only.is_empty() && args.load.is_empty();

@@ -37,7 +37,7 @@ pub struct PortsArgs {
 pub fn run(repo: &Repo, args: &PortsArgs) -> Result<()> {
     let load = *loads::ALL.iter().find(|load| load.name == loads::HTTP_20K).context("the load")?;
     let built = contestants::build(repo, &[Contestant::Defib])?;
-    args.cpus.take()?;
+    let _moved = args.cpus.take()?;
     let arena = Arena::new(&load, args.cpus.server_cpu)?;
     let mut running = Running::start(Contestant::Defib, &built, &arena, args.cpus, &load, Pace::OFFERED)?;
     running.measure(&load)?;
