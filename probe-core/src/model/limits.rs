@@ -30,9 +30,12 @@ pub const ENGINE_SLOTS_DEFAULT: u32 = 1_024;
 pub const ENGINE_INPUTS_PER_TURN_MAX: usize = 4_096;
 /// One-shot probes (hooks, `defib probe`) that one engine shard holds at a time; further ones err at once.
 pub const ENGINE_ONCES_MAX: usize = 1_024;
-/// gRPC health checks in flight, each with a connection of its own. One that waits for its place is late, not failed: its
-/// timeout begins with the call.
+/// gRPC health checks in flight per engine shard, each with a connection of its own. One that waits for its place is late,
+/// not failed: its timeout begins with the call.
 pub const GRPC_CALLS_MAX: usize = 256;
+/// Of these, as many as one pod may have, or all that people ask for by hand: targets that say nothing hold a place for
+/// their whole timeout. Few pods have more gRPC probes than this.
+pub const GRPC_POD_CALLS_MAX: usize = 32;
 /// Until a gRPC connection that could not be made is tried again; each further pause is longer by
 /// [`GRPC_CONNECT_AGAIN_GROWTH`] (grpc-go's defaults). The probe's timeout bounds the tries.
 pub const GRPC_CONNECT_AGAIN: Duration = Duration::from_secs(1);
