@@ -36,6 +36,7 @@ const REFUSES_ONCE: u16 = 5011;
 const DRAINS_ONCE: u16 = 5012;
 const DRAINS: u16 = 5013;
 const NO_TRAILERS: u16 = 5014;
+const LONG: u16 = 5015;
 const CLOSED: u16 = 32;
 
 /// A health service whose answers no reporter gives.
@@ -276,6 +277,16 @@ const CASES: &[Case] = &[
         Some(
             "error: health rpc probe failed: rpc error: code = Internal desc = server closed the stream without \
              sending trailers",
+        ),
+    ),
+    (
+        "section 7, an answer that only says how long it will be",
+        LONG,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = ResourceExhausted desc = grpc: received message larger \
+             than max (2130706432 vs. 65536)",
         ),
     ),
     ("section 7, a stream that is refused is tried once more", REFUSES_ONCE, "", 20, None),

@@ -180,3 +180,38 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_without_a_first_frame_is_not_waited_for_beyond_its_limit() {
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = GrpcTarget { addr: mute.local_addr().unwrap(), service: "".into() };
+        let mut tokio = tokio::runtime::Builder::new_current_thread();
+        let tokio = tokio.enable_io().enable_time().build().unwrap();
+        let mut progress = Progress::default();
+        let limit = Duration::from_millis(10);
+        let once = talk_once(&target, Mono::MAX, limit, Attempt::First, &mut progress);
+        let ended = tokio.block_on(once);
+        assert!(matches!(ended, Ok(Ended::NotConnected { .. })), "{ended:?}");
+        assert_eq!((progress.connected(), progress.was_refused), (None, false));
+        // Nobody listens.
+        drop(mute);
+        let once = talk_once(&target, Mono::MAX, Duration::from_secs(100), Attempt::First, &mut progress);
+        let error =
+            format!("transport: Error while dialing: dial tcp {}: connect: connection refused", target.addr);
+        assert_eq!(tokio.block_on(once), Ok(Ended::NotConnected { error }));
+        assert!(progress.was_refused);
+    }
+
+    #[test]
+    fn chances_differ_and_stay_between_their_ends() {
+        let chances: Vec<f64> = (0..100).map(|_| chance()).collect();
+        assert!(chances.iter().all(|chance| (-1.0..=1.0).contains(chance)), "{chances:?}");
+        assert!(chances.iter().any(|chance| *chance < 0.0) && chances.iter().any(|chance| *chance > 0.0));
+    }
+}

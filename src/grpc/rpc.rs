@@ -185,9 +185,10 @@ async fn read(status: StatusCode, headers: &HeaderMap, mut body: RecvStream) -> 
     let mut bytes = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece?;
-        // A message that begins longer than is taken says so by itself.
+        // One byte too many is enough to see that there is more than one message.
         let room = (GRPC_ANSWER_MAX_BYTES + grpc::PREFIX_BYTES + 1).saturating_sub(bytes.len());
         bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        grpc::check_length(&bytes, GRPC_ANSWER_MAX_BYTES).map_err(Failed::Refused)?;
         let _ = body.flow_control().release_capacity(piece.len());
     }
     match body.trailers().await? {

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use test_support::World;
 
 use super::{
-    BAD_DETAILS, CODE_77, DRAINS, DRAINS_ONCE, HTML, LEAVES, NO_TRAILERS, REFUSES_ONCE, RESETS,
+    BAD_DETAILS, CODE_77, DRAINS, DRAINS_ONCE, HTML, LEAVES, LONG, NO_TRAILERS, REFUSES_ONCE, RESETS,
     each_connection, listen,
 };
 
@@ -87,6 +87,14 @@ pub fn serve_ill(world: &World) {
                 ("grpc-message", "no"),
                 ("grpc-status-details-bin", "!no base64!"),
             ]),
+        ),
+        (
+            LONG,
+            [
+                frame(HEADERS, END_HEADERS, 1, &head(STATUS_200, "application/grpc")),
+                frame(DATA, 0, 1, &[0, 0x7f, 0, 0, 0, 8, 1]),
+            ]
+            .concat(),
         ),
         (
             NO_TRAILERS,

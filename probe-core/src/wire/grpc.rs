@@ -215,6 +215,20 @@ pub fn health_request(service: &str) -> Vec<u8> {
     frame
 }
 
+/// Looks at what has come of a message: one that says it is longer than `max_bytes` is not waited for.
+///
+/// # Errors
+/// It does.
+pub fn check_length(body: &[u8], max_bytes: usize) -> Result<(), Refusal> {
+    let Some([_, length @ ..]) = body.first_chunk::<PREFIX_BYTES>() else { return Ok(()) };
+    let length = u32::from_be_bytes(*length) as usize;
+    if length <= max_bytes {
+        return Ok(());
+    }
+    let text = format!("grpc: received message larger than max ({length} vs. {max_bytes})");
+    Err(refusal(RESOURCE_EXHAUSTED, text))
+}
+
 /// The status in the body of an answer, which has ended and whose trailers say OK.
 ///
 /// # Errors
@@ -229,10 +243,7 @@ pub fn health_status(body: &[u8], max_bytes: usize) -> Result<i32, Refusal> {
     };
     let [flag, length @ ..] = *prefix;
     let length = u32::from_be_bytes(length) as usize;
-    if length > max_bytes {
-        let text = format!("grpc: received message larger than max ({length} vs. {max_bytes})");
-        return Err(refusal(RESOURCE_EXHAUSTED, text));
-    }
+    check_length(body, max_bytes)?;
     let Some((message, rest)) = rest.split_at_checked(length) else {
         return Err(refusal(INTERNAL, "unexpected EOF"));
     };
