@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ill::{read_to_its_end, serve_ill};
+use ill::{SETTINGS, read_to_its_end, serve_ill};
 use test_support::{AFTER_A_WHILE, Done, Freezer, SOON, World, eventually, pass, procs};
 use tonic::codegen::BoxStream;
 use tonic::transport::Server;
@@ -129,7 +129,7 @@ fn serve_all(world: &World) -> HealthReporter {
     });
     // An HTTP/2 server that goes away in the middle of the call: SETTINGS, then the end.
     each_connection(listen(world, BREAKS), |_, mut stream| {
-        let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let _ = stream.write_all(&SETTINGS);
         let _ = stream.shutdown(Shutdown::Write);
         read_to_its_end(&mut stream);
     });
@@ -466,7 +466,7 @@ fn a_pod_that_goes_takes_its_calls_along() {
     let world = World::new();
     let listener = listen(&world, MUTE);
     let mut agent = world.run(&[&world.write("pods.yaml", WAITS)], &[]);
-    let (call, _) = listener.accept().expect("the probe comes");
+    let call = accept(&listener);
     let done = world.defib(&["delete", "pod", "waits"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_ends(call);
@@ -481,13 +481,20 @@ fn a_probe_by_hand_ends_when_its_asker_goes_away() {
     let world = World::new();
     let listener = listen(&world, MUTE);
     let mut agent = world.run(&[&world.write("pods.yaml", WAITS)], &[]);
-    let (_scheduled, _) = listener.accept().expect("the probe comes");
+    let _scheduled = accept(&listener);
     let mut asker = world.start(&["probe", "waits", "c", "readiness"]);
-    let (by_hand, _) = listener.accept().expect("the same by hand");
+    let by_hand = accept(&listener);
     asker.kill_hard();
     assert_ends(by_hand);
     assert_eq!(agent.terminate(), 0, "{}", agent.printed());
     world.assert_nothing_left();
+}
+
+/// The next call. Its server says its first frame and nothing more, so that nothing but a cut ends the call.
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (mut call, _) = listener.accept().expect("the probe comes");
+    call.write_all(&SETTINGS).expect("somebody listens");
+    call
 }
 
 /// The peer has ended the connection, or does so soon.

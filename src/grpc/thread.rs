@@ -200,13 +200,15 @@ mod tests {
 
     use probe_core::engine::{Clocks, Engine};
     use probe_core::model::id::Ticket;
+    use probe_core::model::limits::GRPC_CONNECT_MIN;
     use probe_core::model::probe::{GrpcTarget, ProbeEvent};
     use probe_core::ring::RingOptions;
 
     use super::*;
 
-    /// Longer than anything takes; a test that waits for it has failed.
-    const WATCHDOG: Duration = Duration::from_secs(20);
+    /// Longer than anything takes, and shorter than a mute server's connection is kept without a cut
+    /// ([`GRPC_CONNECT_MIN`]); a test that waits for it has failed.
+    const WATCHDOG: Duration = Duration::from_secs(10);
 
     /// Accepts, and says nothing.
     fn mute() -> TcpListener {
@@ -233,6 +235,7 @@ mod tests {
 
     /// Until the peer has ended the connection.
     fn read_to_its_end(mut stream: TcpStream) {
+        const { assert!(WATCHDOG.as_secs() < GRPC_CONNECT_MIN.as_secs()) };
         stream.set_read_timeout(Some(WATCHDOG)).unwrap();
         loop {
             match stream.read(&mut [0; 256]) {

@@ -16,6 +16,8 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
+/// A server's first frame.
+pub const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -56,7 +58,7 @@ fn only_headers(more: &[(&str, &str)]) -> Vec<u8> {
 
 /// Says SETTINGS, and `say` once the request of this stream has come.
 fn speak(stream: &mut TcpStream, asked: u8, say: &[u8]) {
-    let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let _ = stream.write_all(&SETTINGS);
     let (mut heard, mut buffer) = (Vec::new(), [0; 1_024]);
     // The head of its HEADERS frame, which has END_HEADERS.
     let begins = [HEADERS, END_HEADERS, 0, 0, 0, asked];
