@@ -1,10 +1,15 @@
 //! Group GRPC: gRPC probes against real servers, from the manifest to the event and the restart.
 
+#[path = "grpc/ill.rs"]
+mod ill;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use ill::{SETTINGS, read_to_its_end, serve_ill};
 use test_support::{AFTER_A_WHILE, Done, Freezer, SOON, World, eventually, pass, procs};
 use tonic::codegen::BoxStream;
 use tonic::transport::Server;
@@ -22,6 +27,16 @@ const WITHOUT_HEALTH: u16 = 5002;
 const MUTE: u16 = 5003;
 const HTTP1: u16 = 5004;
 const BREAKS: u16 = 5005;
+const RESETS: u16 = 5006;
+const LEAVES: u16 = 5007;
+const HTML: u16 = 5008;
+const CODE_77: u16 = 5009;
+const BAD_DETAILS: u16 = 5010;
+const REFUSES_ONCE: u16 = 5011;
+const DRAINS_ONCE: u16 = 5012;
+const DRAINS: u16 = 5013;
+const NO_TRAILERS: u16 = 5014;
+const LONG: u16 = 5015;
 const CLOSED: u16 = 32;
 
 /// A health service whose answers no reporter gives.
@@ -106,25 +121,29 @@ fn serve_all(world: &World) -> HealthReporter {
         Server::builder().add_routes(routes).serve_with_incoming(incoming(without))
     });
     let mute = listen(world, MUTE);
-    each_connection(mute, |mut stream| while stream.read(&mut [0; 256]).is_ok_and(|read| read > 0) {});
-    each_connection(listen(world, HTTP1), |mut stream| {
+    each_connection(mute, |_, mut stream| read_to_its_end(&mut stream));
+    each_connection(listen(world, HTTP1), |_, mut stream| {
         let _ = stream.read(&mut [0; 256]);
         let _ =
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     });
     // An HTTP/2 server that goes away in the middle of the call: SETTINGS, then the end.
-    each_connection(listen(world, BREAKS), |mut stream| {
-        let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    each_connection(listen(world, BREAKS), |_, mut stream| {
+        let _ = stream.write_all(&SETTINGS);
         let _ = stream.shutdown(Shutdown::Write);
-        while stream.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
+        read_to_its_end(&mut stream);
     });
+    serve_ill(world);
     reporter
 }
 
-fn each_connection(listener: TcpListener, serve: impl Fn(TcpStream) + Copy + Send + 'static) {
+/// `serve` gets the connection's number, from 0, and the connection.
+fn each_connection(listener: TcpListener, serve: impl Fn(usize, TcpStream) + Send + Sync + 'static) {
+    let serve = Arc::new(serve);
     thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || serve(stream));
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let serve = Arc::clone(&serve);
+            thread::spawn(move || serve(number, stream));
         }
     });
 }
@@ -201,7 +220,84 @@ const CASES: &[Case] = &[
         "",
         20,
         Some(
-            "error: health rpc probe failed: rpc error: code = Unavailable desc = error reading from server:",
+            "error: health rpc probe failed: rpc error: code = Unavailable desc = error reading from server: EOF",
+        ),
+    ),
+    (
+        "section 7, a stream that is reset",
+        RESETS,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = Internal desc = stream terminated by RST_STREAM with \
+             error code: INTERNAL_ERROR",
+        ),
+    ),
+    (
+        "section 7, a goodbye and the end",
+        LEAVES,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = Unavailable desc = closing transport due to: \
+             connection error: desc = \"error reading from server: EOF\", received prior goaway: code: NO_ERROR, \
+             debug data: \"bye\"",
+        ),
+    ),
+    (
+        "section 7, an HTTP/2 server without gRPC",
+        HTML,
+        "",
+        20,
+        Some(
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): unexpected HTTP \
+             status code received from server: 404 (Not Found); transport: received unexpected content-type \
+             \"text/html\"",
+        ),
+    ),
+    (
+        "section 7, a code that gRPC does not have",
+        CODE_77,
+        "",
+        20,
+        Some("error: health rpc probe failed: rpc error: code = Code(77) desc = what is it"),
+    ),
+    (
+        "section 7, details that nobody can read",
+        BAD_DETAILS,
+        "",
+        20,
+        Some("error: health rpc probe failed: rpc error: code = NotFound desc = no"),
+    ),
+    (
+        "section 7, an answer without its end",
+        NO_TRAILERS,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = Internal desc = server closed the stream without \
+             sending trailers",
+        ),
+    ),
+    (
+        "section 7, an answer that only says how long it will be",
+        LONG,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = ResourceExhausted desc = grpc: received message larger \
+             than max (2130706432 vs. 65536)",
+        ),
+    ),
+    ("section 7, a stream that is refused is tried once more", REFUSES_ONCE, "", 20, None),
+    ("section 7, a server that leaves, and its successor", DRAINS_ONCE, "", 20, None),
+    (
+        "section 7, a server that leaves again and again",
+        DRAINS,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = Unavailable desc = the connection is draining",
         ),
     ),
 ];
@@ -370,24 +466,50 @@ fn a_pod_that_goes_takes_its_calls_along() {
     let world = World::new();
     let listener = listen(&world, MUTE);
     let mut agent = world.run(&[&world.write("pods.yaml", WAITS)], &[]);
-    let (mut call, _) = listener.accept().expect("the probe comes");
+    let call = accept(&listener);
     let done = world.defib(&["delete", "pod", "waits"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    call.set_read_timeout(Some(SOON)).expect("a plain socket");
-    loop {
-        match call.read(&mut [0; 256]) {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the call is not cut");
-                break;
-            }
-        }
-    }
+    assert_ends(call);
     // The agent lives on, so it is the call that has ended.
     assert_eq!(world.container_status("stays", "c")["ready"], true, "{}", agent.printed());
     assert_eq!(agent.terminate(), 0, "{}", agent.printed());
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_probe_by_hand_ends_when_its_asker_goes_away() {
+    let world = World::new();
+    let listener = listen(&world, MUTE);
+    let mut agent = world.run(&[&world.write("pods.yaml", WAITS)], &[]);
+    let _scheduled = accept(&listener);
+    let mut asker = world.start(&["probe", "waits", "c", "readiness"]);
+    let by_hand = accept(&listener);
+    asker.kill_hard();
+    assert_ends(by_hand);
+    assert_eq!(agent.terminate(), 0, "{}", agent.printed());
+    world.assert_nothing_left();
+}
+
+/// The next call. Its server says its first frame and nothing more, so that nothing but a cut ends the call.
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (mut call, _) = listener.accept().expect("the probe comes");
+    call.write_all(&SETTINGS).expect("somebody listens");
+    call
+}
+
+/// The peer has ended the connection, or does so soon.
+fn assert_ends(mut call: TcpStream) {
+    call.set_read_timeout(Some(SOON)).expect("a plain socket");
+    loop {
+        match call.read(&mut [0; 256]) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the call is not cut");
+                return;
+            }
+        }
+    }
 }
 
 #[test]

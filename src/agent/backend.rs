@@ -173,7 +173,7 @@ impl Backend for Agent {
                 }
                 waiting.insert(ticket, answer);
             }
-            let _forget = ForgetOnDrop { agent: &agent, ticket };
+            let _forget = ForgetOnDrop { agent: &agent, pod, ticket };
             let cmd = PodCmd::ProbeNow { pod, container, kind, ticket };
             agent.send(pod, cmd).map_err(|refusal| Box::<str>::from(refusal.to_string()))?;
             answered.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
@@ -201,14 +201,19 @@ fn cause(problem: &Problem) -> Cause {
     Cause { reason: "FieldValueInvalid".into(), field: "".into(), message: text.as_str().into() }
 }
 
-/// A caller that goes away leaves no entry behind.
+/// A caller that goes away leaves neither an entry behind nor the run that it asked for.
 struct ForgetOnDrop<'a> {
     agent: &'a Agent,
+    pod: PodUid,
     ticket: Ticket,
 }
 
 impl Drop for ForgetOnDrop<'_> {
     fn drop(&mut self) {
-        self.agent.waiting().remove(&self.ticket);
+        let is_unanswered = self.agent.waiting().remove(&self.ticket).is_some();
+        if is_unanswered {
+            // An executor that is too busy to hear of it lets the run end by its timeout.
+            let _ = self.agent.send(self.pod, PodCmd::ForgetNow { pod: self.pod, ticket: self.ticket });
+        }
     }
 }

@@ -195,6 +195,10 @@ impl Carrier {
                 let ticket = global_ticket(self.routes.executor, ticket);
                 (engine, ProbeCmd::Once { ticket, target, timeout })
             }
+            ProbeCmd::CutOnce { ticket } => {
+                let engine = ticket.0 as usize % engines;
+                (engine, ProbeCmd::CutOnce { ticket: global_ticket(self.routes.executor, ticket) })
+            }
             ProbeCmd::Arm(arm) => (engine_of(arm.probe, engines), ProbeCmd::Arm(arm)),
             ProbeCmd::Hold { probe, generation } => {
                 (engine_of(probe, engines), ProbeCmd::Hold { probe, generation })

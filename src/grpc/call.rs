@@ -1,27 +1,57 @@
 //! One run: connects, and tries again as grpc-go does, until one deadline for all of it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use probe_core::decide::grpc::{CallEnd, judge};
+use probe_core::decide::grpc::{CallEnd, connect_pause, judge};
 use probe_core::engine::is_shortage;
-use probe_core::model::limits::{GRPC_CONNECT_AGAIN, GRPC_CONNECT_AGAIN_GROWTH, PROBE_ATTEMPTS};
+use probe_core::model::limits::{GRPC_CONNECT_MIN, PROBE_ATTEMPTS};
 use probe_core::model::probe::{GrpcTarget, Phases, RunResult, Verdict};
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
+use probe_core::wire::grpc;
 use rustix::io::Errno;
 use tokio::net::TcpStream;
-use tonic::Code;
 
-use super::rpc::{self, Said, Seen};
+use super::heard::Note;
+use super::rpc::{self, Attempt, Ended, Said};
 use super::watched;
+
+/// `CANCELLED`, `DEADLINE_EXCEEDED`: what either side says when the time is over.
+const OF_DEADLINE: [i32; 2] = [1, 4];
 
 /// How an attempt ended.
 enum End {
     CannotDial(String),
     Said(Said),
+}
+
+/// How far an attempt has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Of the newest connection.
+    note: Arc<Note>,
+    /// When an earlier one was made.
+    connected: Option<Mono>,
+    /// The kernel has said that nobody listens.
+    was_refused: bool,
+}
+
+impl Progress {
+    /// When the first frame of a server came.
+    fn connected(&self) -> Option<Mono> {
+        self.connected.or_else(|| self.note.connected())
+    }
+
+    fn next_connection(&mut self) -> Arc<Note> {
+        self.connected = self.connected();
+        self.note = Arc::default();
+        Arc::clone(&self.note)
+    }
 }
 
 /// Makes one check. Up to three attempts while this host lacks what a connection needs (kubelet-semantics 8), each with
@@ -39,8 +69,8 @@ pub async fn run(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
 
 async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult {
     let submitted = clock::now().mono;
-    let seen = Arc::new(Seen::default());
-    let waited = watched::wait(talk(target, submitted.after(timeout), &seen), timeout).await;
+    let mut progress = Progress::default();
+    let waited = watched::wait(talk(target, submitted.after(timeout), &mut progress), timeout).await;
     let done = clock::now().mono;
     // What ends a call after the deadline is the deadline's doing. An answer counts, however late this thread saw it.
     let is_late = done.since(submitted) >= timeout;
@@ -48,23 +78,28 @@ async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
         Some(End::CannotDial(error)) => (CallEnd::CannotDial { error }, Duration::ZERO),
         Some(End::Said(Said::Answered { status })) => (CallEnd::Answered { status: *status }, Duration::ZERO),
         Some(End::Said(Said::Broke { .. })) if is_late => (CallEnd::TimedOut, waited.away),
-        Some(End::Said(Said::Refused { code, .. })) if is_late && is_of_deadline(*code) => {
+        Some(End::Said(Said::Refused { code, .. })) if is_late && OF_DEADLINE.contains(code) => {
             (CallEnd::TimedOut, waited.away)
         }
         Some(End::Said(Said::Refused { code, message })) => {
             (CallEnd::Refused { code: *code, message }, Duration::ZERO)
         }
         Some(End::Said(Said::Broke { message })) => {
-            (CallEnd::Refused { code: Code::Unavailable.into(), message }, waited.away)
+            (CallEnd::Refused { code: grpc::UNAVAILABLE, message }, waited.away)
         }
-        None if seen.connected().is_some() => (CallEnd::TimedOut, waited.away),
+        None if progress.connected().is_some() => (CallEnd::TimedOut, waited.away),
         // A refusal is an answer.
-        None if seen.was_refused() => (CallEnd::NotConnected, Duration::ZERO),
+        None if progress.was_refused => (CallEnd::NotConnected, Duration::ZERO),
         None => (CallEnd::NotConnected, waited.away),
     };
     let (verdict, detail) = judge(end, &target.addr.to_string(), timeout);
-    let phases =
-        Phases { due, submitted: Some(submitted), connected: seen.connected(), done, ..Phases::default() };
+    let phases = Phases {
+        due,
+        submitted: Some(submitted),
+        connected: progress.connected(),
+        done,
+        ..Phases::default()
+    };
     if excuse.is_zero() {
         return RunResult { verdict, detail, phases };
     }
@@ -74,36 +109,109 @@ async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
     RunResult { verdict: Verdict::Inconclusive, detail: Some(text.into()), phases }
 }
 
-/// What either side says when the time is over.
-fn is_of_deadline(code: i32) -> bool {
-    [Code::DeadlineExceeded, Code::Cancelled].into_iter().any(|of_deadline| code == i32::from(of_deadline))
-}
-
 /// Without end where nobody answers: the deadline is the caller's.
-async fn talk(target: &GrpcTarget, deadline: Mono, seen: &Arc<Seen>) -> End {
-    let mut pause = GRPC_CONNECT_AGAIN;
+async fn talk(target: &GrpcTarget, deadline: Mono, progress: &mut Progress) -> End {
+    let mut attempt = Attempt::First;
+    let mut pauses = 0;
     loop {
-        match connect(target.addr).await {
-            Ok(stream) => {
-                seen.refused(false);
-                let left = deadline.since(clock::now().mono);
-                if let Some(said) = rpc::check(stream, target, left, seen).await {
-                    return End::Said(said);
-                }
+        let pause = connect_pause(pauses, chance());
+        let limit = pause.max(GRPC_CONNECT_MIN);
+        match talk_once(target, deadline, limit, attempt, progress).await {
+            Err(error) => return End::CannotDial(error),
+            Ok(Ended::Said(said)) => return End::Said(said),
+            Ok(Ended::Unprocessed) => {
+                attempt = Attempt::Again;
+                continue;
             }
-            Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => {
-                return End::CannotDial(error.to_string());
+            // The call has begun, and does not wait for a server to come.
+            Ok(Ended::NotConnected { error }) if attempt == Attempt::Again => {
+                let refusal = grpc::not_again(&error);
+                return End::Said(Said::Refused { code: refusal.code, message: refusal.message });
             }
-            // Another error may come from in between, such as a router.
-            Err(error) => seen.refused(error.kind() == io::ErrorKind::ConnectionRefused),
+            Ok(Ended::NotConnected { .. }) => {}
         }
         tokio::time::sleep(pause).await;
-        pause = pause * GRPC_CONNECT_AGAIN_GROWTH / 10;
+        pauses += 1;
     }
+}
+
+/// One connection, which has to be made within `limit`. Err: this host lacks what it needs.
+async fn talk_once(
+    target: &GrpcTarget,
+    deadline: Mono,
+    limit: Duration,
+    attempt: Attempt,
+    progress: &mut Progress,
+) -> Result<Ended, String> {
+    let note = progress.next_connection();
+    let was_refused = &mut progress.was_refused;
+    let mut work = pin!(async {
+        match connect(target.addr).await {
+            Ok(stream) => {
+                *was_refused = false;
+                Ok(rpc::check(stream, target, deadline, attempt, &note).await)
+            }
+            Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => Err(error.to_string()),
+            Err(error) => {
+                // Another error may come from in between, such as a router.
+                *was_refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                let words = if *was_refused { "connection refused".to_owned() } else { error.to_string() };
+                let error =
+                    format!("transport: Error while dialing: dial tcp {}: connect: {words}", target.addr);
+                Ok(Ended::NotConnected { error })
+            }
+        }
+    });
+    match tokio::time::timeout(limit, &mut work).await {
+        Ok(ended) => ended,
+        Err(_) if note.is_connected() => work.await,
+        Err(_) => Ok(Ended::NotConnected { error: "context deadline exceeded".to_owned() }),
+    }
+}
+
+/// Between -1 and 1, so that many probes of one server do not come together again.
+fn chance() -> f64 {
+    let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+    random * 2.0 - 1.0
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_without_a_first_frame_is_not_waited_for_beyond_its_limit() {
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = GrpcTarget { addr: mute.local_addr().unwrap(), service: "".into() };
+        let mut tokio = tokio::runtime::Builder::new_current_thread();
+        let tokio = tokio.enable_io().enable_time().build().unwrap();
+        let mut progress = Progress::default();
+        let limit = Duration::from_millis(10);
+        let once = talk_once(&target, Mono::MAX, limit, Attempt::First, &mut progress);
+        let ended = tokio.block_on(once);
+        assert!(matches!(ended, Ok(Ended::NotConnected { .. })), "{ended:?}");
+        assert_eq!((progress.connected(), progress.was_refused), (None, false));
+        // Nobody listens.
+        drop(mute);
+        let once = talk_once(&target, Mono::MAX, Duration::from_secs(100), Attempt::First, &mut progress);
+        let error =
+            format!("transport: Error while dialing: dial tcp {}: connect: connection refused", target.addr);
+        assert_eq!(tokio.block_on(once), Ok(Ended::NotConnected { error }));
+        assert!(progress.was_refused);
+    }
+
+    #[test]
+    fn chances_differ_and_stay_between_their_ends() {
+        let chances: Vec<f64> = (0..100).map(|_| chance()).collect();
+        assert!(chances.iter().all(|chance| (-1.0..=1.0).contains(chance)), "{chances:?}");
+        assert!(chances.iter().any(|chance| *chance < 0.0) && chances.iter().any(|chance| *chance > 0.0));
+    }
 }

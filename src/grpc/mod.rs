@@ -4,13 +4,15 @@
 //! thread    due calls in, one task for each, outcomes to the engine that asked
 //! call      one run: connect and try again, one deadline, what its end means
 //! rpc       one connection and one Check on it
+//! heard     what the server has said, and how the connection ended
 //! watched   whether the thread itself was there while a call waited
 //! ```
 //!
 //! The engine keeps the time of these probes and knows whether an outcome still counts. It cannot make them: HTTP/2 is
-//! spoken by hyper here, which wants sockets of its own.
+//! spoken by h2 here, which wants sockets of its own.
 
 mod call;
+mod heard;
 mod rpc;
 mod thread;
 mod watched;

@@ -1,34 +1,25 @@
-//! One connection and one Check on it.
+//! One connection and one Check on it, in grpc-go's words.
 
-use std::error::Error;
-use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::fmt::Display;
+use std::sync::Arc;
 
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper::header::{HeaderValue, USER_AGENT};
-use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
-use probe_core::model::limits::{
-    FIN_WAIT, GRPC_ANSWER_MAX_BYTES, GRPC_HEADERS_MAX_BYTES, GRPC_HEARD_MAX_BYTES, GRPC_WINDOW_BYTES,
-};
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use h2::{Reason, RecvStream};
+use hyper::header::{CONTENT_TYPE, HeaderValue, TE, USER_AGENT};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
+use probe_core::model::limits::{FIN_WAIT, GRPC_ANSWER_MAX_BYTES, GRPC_HEADERS_MAX_BYTES, GRPC_WINDOW_BYTES};
 use probe_core::model::probe::GrpcTarget;
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
+use probe_core::wire::grpc::{self, Fields, Refusal};
 use probe_core::wire::headers::AGENT_PROBE;
-use probe_core::wire::http2::Preface;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tonic::Status;
-use tonic::body::Body;
-use tonic::client::GrpcService;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
+
+use super::heard::{Heard, Note};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// What came of the call. Numbers as on the wire.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +27,7 @@ pub enum Said {
     Answered {
         status: i32,
     },
-    /// A status of the server other than OK.
+    /// A status of the server other than OK, or what grpc-go makes of an answer that is none.
     Refused {
         code: i32,
         message: String,
@@ -47,115 +38,179 @@ pub enum Said {
     },
 }
 
-/// How far a run has come. A connection counts as made when the server's first frame is there, as in grpc-go: until
-/// then it may be any server.
-#[derive(Debug, Default)]
-pub struct Seen {
-    connected_ns: AtomicU64,
-    refused: AtomicBool,
+/// How a connection has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    Said(Said),
+    /// It is none of HTTP/2, as far as it has come.
+    NotConnected {
+        error: String,
+    },
+    /// The server was about to go and has not looked at the call.
+    Unprocessed,
 }
 
-impl Seen {
-    /// When the server's first frame came.
-    pub fn connected(&self) -> Option<Mono> {
-        match self.connected_ns.load(Ordering::Relaxed) {
-            0 => None,
-            ns => Some(Mono::from_ns(ns)),
-        }
-    }
+/// Whether grpc-go would make the call once more if the server has not looked at it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Attempt {
+    First,
+    Again,
+}
 
-    fn connects(&self) {
-        self.connected_ns.store(clock::now().mono.as_ns(), Ordering::Relaxed);
-    }
+/// Why a stream ended without a status.
+enum Failed {
+    Refused(Refusal),
+    Http2(h2::Error),
+}
 
-    pub fn refused(&self, is_so: bool) {
-        self.refused.store(is_so, Ordering::Relaxed);
-    }
-
-    /// Whether the kernel has said that nobody listens.
-    pub fn was_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+impl From<h2::Error> for Failed {
+    fn from(error: h2::Error) -> Failed {
+        Failed::Http2(error)
     }
 }
 
-/// Asks on this connection, which ends with the call. None: it broke before it was known for an HTTP/2 one.
-pub async fn check(stream: TcpStream, target: &GrpcTarget, left: Duration, seen: &Arc<Seen>) -> Option<Said> {
-    let ending = Ending::default();
-    let left_bytes = GRPC_HEARD_MAX_BYTES;
-    let heard = Heard { stream, preface: Preface::default(), seen: Arc::clone(seen), left_bytes };
-    let handshake = http2::Builder::new(ending.tasks.clone())
-        .initial_stream_window_size(GRPC_WINDOW_BYTES)
+/// Asks on this connection, which ends with the call.
+pub async fn check(
+    stream: TcpStream,
+    target: &GrpcTarget,
+    deadline: Mono,
+    attempt: Attempt,
+    note: &Arc<Note>,
+) -> Ended {
+    let heard = Heard::new(stream, Arc::clone(note));
+    let handshake = Builder::new()
+        .enable_push(false)
+        .initial_window_size(GRPC_WINDOW_BYTES)
         .initial_connection_window_size(GRPC_WINDOW_BYTES)
         .max_header_list_size(GRPC_HEADERS_MAX_BYTES)
-        .handshake(TokioIo::new(heard));
-    let (sender, connection) = handshake.await.ok()?;
-    hyper::rt::Executor::execute(&ending.tasks, connection);
-    let origin = Uri::builder().scheme("http").authority(target.addr.to_string()).path_and_query("/");
-    let client = HealthClient::with_origin(Door { sender }, origin.build().ok()?);
-    let mut request = tonic::Request::new(HealthCheckRequest { service: target.service.to_string() });
-    request.set_timeout(left);
-    let answer = client.max_decoding_message_size(GRPC_ANSWER_MAX_BYTES).check(request).await;
+        .handshake(heard)
+        .await;
+    let (sender, connection) = match handshake {
+        Ok(both) => both,
+        Err(error) => return Ended::NotConnected { error: preface(&note.end(&error)) },
+    };
+    let ending = Ending { task: tokio::spawn(async move { drop(connection.await) }).abort_handle() };
+    let mut attempt = attempt;
+    let ended = loop {
+        // Streams of a client have odd numbers, from 1.
+        let (stream, failed) = match ask(sender.clone(), target, deadline).await {
+            Ok(status) => break Ended::Said(Said::Answered { status }),
+            Err(failed) => failed,
+        };
+        let error = match failed {
+            Failed::Refused(refusal) => break said(refusal),
+            Failed::Http2(error) => error,
+        };
+        if !note.is_connected() {
+            break Ended::NotConnected { error: preface(&note.end(&error)) };
+        }
+        if let Some(reason) = error.reason().filter(|_| error.is_reset() && error.is_remote()) {
+            if reason == Reason::REFUSED_STREAM && attempt == Attempt::First {
+                attempt = Attempt::Again;
+                continue;
+            }
+            break said(grpc::reset(reason.into()));
+        }
+        let goodbye = note.goodbye();
+        if goodbye.as_ref().is_some_and(|goodbye| goodbye.last_stream < stream) {
+            break match attempt {
+                Attempt::First => Ended::Unprocessed,
+                Attempt::Again => said(grpc::draining()),
+            };
+        }
+        let goodbye = goodbye.as_ref().map(|goodbye| (goodbye.error, &*goodbye.debug));
+        break Ended::Said(Said::Broke { message: grpc::broken(&note.end(&error), goodbye).message });
+    };
+    drop(sender);
     // Without a sender the connection says goodbye by itself.
     ending.soon();
-    match answer {
-        Ok(answer) => Some(Said::Answered { status: answer.get_ref().status }),
-        Err(_) if seen.connected().is_none() => None,
-        Err(status) => Some(refused(&status)),
-    }
+    ended
 }
 
-/// A status of the server, which has no cause on this side, or a broken connection.
-fn refused(status: &Status) -> Said {
-    let Some(mut cause) = Error::source(status) else {
-        return Said::Refused { code: status.code().into(), message: status.message().to_owned() };
+/// Why a connection is none.
+fn preface(error: &str) -> String {
+    format!("error reading server preface: {error}")
+}
+
+fn said(refusal: Refusal) -> Ended {
+    Ended::Said(Said::Refused { code: refusal.code, message: refusal.message })
+}
+
+/// One stream: the status of the answer, or the stream's number and why there is none.
+async fn ask(sender: SendRequest<Bytes>, target: &GrpcTarget, deadline: Mono) -> Result<i32, (u32, Failed)> {
+    // No stream has begun: a goodbye was for it, whatever it says.
+    let unborn = |error: h2::Error| (u32::MAX, Failed::Http2(error));
+    let request = request(target, deadline).map_err(|refusal| (u32::MAX, Failed::Refused(refusal)))?;
+    let mut sender = sender.ready().await.map_err(unborn)?;
+    let (answer, mut body) = sender.send_request(request, false).map_err(unborn)?;
+    drop(sender);
+    let stream = body.stream_id().as_u32();
+    let message = Bytes::from(grpc::health_request(&target.service));
+    // An error here is one of the answer too, which says more.
+    let _ = body.send_data(message, true);
+    let status = async {
+        let (head, body) = answer.await?.into_parts();
+        read(head.status, &head.headers, body).await
     };
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
+    status.await.map_err(|failed| (stream, failed))
+}
+
+fn request(target: &GrpcTarget, deadline: Mono) -> Result<Request<()>, Refusal> {
+    let uri = Uri::builder().scheme("http").authority(target.addr.to_string()).path_and_query(CHECK);
+    let timeout = grpc::timeout(deadline.since(clock::now().mono));
+    Request::builder()
+        .method(Method::POST)
+        .uri(uri.build().map_err(cannot_ask)?)
+        .header(CONTENT_TYPE, "application/grpc")
+        .header(USER_AGENT, AGENT_PROBE)
+        .header(TE, "trailers")
+        .header("grpc-timeout", timeout)
+        .body(())
+        .map_err(cannot_ask)
+}
+
+/// An address always makes a request.
+fn cannot_ask(error: impl Display) -> Refusal {
+    Refusal { code: grpc::INTERNAL, message: error.to_string() }
+}
+
+async fn read(status: StatusCode, headers: &HeaderMap, mut body: RecvStream) -> Result<i32, Failed> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    grpc::check_head(status.as_u16(), reason, &fields(headers)).map_err(Failed::Refused)?;
+    if body.is_end_stream() {
+        // Headers are all there is.
+        grpc::check_end(&fields(headers)).map_err(Failed::Refused)?;
+        return grpc::health_status(&[], GRPC_ANSWER_MAX_BYTES).map_err(Failed::Refused);
     }
-    Said::Broke { message: format!("error reading from server: {cause}") }
-}
-
-/// hyper's connection as the service that the client calls.
-struct Door {
-    sender: SendRequest<Body>,
-}
-
-impl GrpcService<Body> for Door {
-    type ResponseBody = Incoming;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.sender.poll_ready(context)
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        // One byte too many is enough to see that there is more than one message.
+        let room = (GRPC_ANSWER_MAX_BYTES + grpc::PREFIX_BYTES + 1).saturating_sub(bytes.len());
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        grpc::check_length(&bytes, GRPC_ANSWER_MAX_BYTES).map_err(Failed::Refused)?;
+        let _ = body.flow_control().release_capacity(piece.len());
     }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT_PROBE));
-        Box::pin(self.sender.send_request(request))
+    match body.trailers().await? {
+        Some(trailers) => grpc::check_end(&fields(&trailers)).map_err(Failed::Refused)?,
+        None => return Err(Failed::Refused(grpc::without_trailers())),
     }
+    grpc::health_status(&bytes, GRPC_ANSWER_MAX_BYTES).map_err(Failed::Refused)
 }
 
-/// The tasks that hyper makes for a connection.
-#[derive(Clone, Debug, Default)]
-struct Tasks {
-    handles: Arc<Mutex<Vec<AbortHandle>>>,
-}
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, task: F) {
-        let handle = tokio::spawn(task).abort_handle();
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+fn fields(headers: &HeaderMap) -> Fields<'_> {
+    let get = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    Fields {
+        content_type: get("content-type"),
+        grpc_status: get("grpc-status"),
+        grpc_message: get("grpc-message"),
     }
 }
 
-/// Ends a connection's tasks, and with them the connection, whatever becomes of the call.
-#[derive(Debug, Default)]
+/// Ends the connection with its task, whatever becomes of the call.
+#[derive(Debug)]
 struct Ending {
-    tasks: Tasks,
+    task: AbortHandle,
 }
 
 impl Ending {
@@ -170,54 +225,6 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let handles = std::mem::take(&mut *self.tasks.handles.lock().unwrap_or_else(PoisonError::into_inner));
-        handles.iter().for_each(AbortHandle::abort);
-    }
-}
-
-/// A connection that notes the server's first frame, and ends where the server says more than any health service has to:
-/// frames and interim headers without end would take the thread from all other calls.
-struct Heard {
-    left_bytes: usize,
-    stream: TcpStream,
-    preface: Preface,
-    seen: Arc<Seen>,
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let heard = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut heard.stream).poll_read(context, buffer);
-        if heard.seen.connected().is_none() && heard.preface.take(&buffer.filled()[before..]) {
-            heard.seen.connects();
-        }
-        let came = buffer.filled().len() - before;
-        match heard.left_bytes.checked_sub(came) {
-            Some(left) => heard.left_bytes = left,
-            None => {
-                let text = format!("the server sent more than {GRPC_HEARD_MAX_BYTES} bytes");
-                return Poll::Ready(Err(io::Error::other(text)));
-            }
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        self.task.abort();
     }
 }

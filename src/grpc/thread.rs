@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use probe_core::engine::Inbox;
-use probe_core::model::limits::{GRPC_CALLS_MAX, SHARD_QUEUE_MAX};
-use probe_core::model::probe::{CallId, ProbeCmd, Target};
+use probe_core::model::limits::SHARD_QUEUE_MAX;
+use probe_core::model::probe::{CallId, Phases, ProbeCmd, RunResult, Target, Verdict};
 use probe_core::model::time::Mono;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use probe_core::sys::clock;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::call;
@@ -62,10 +63,18 @@ impl Calls {
     /// # Errors
     /// The thread or its epoll cannot be made.
     pub fn start() -> io::Result<Calls> {
+        Calls::start_with(check)
+    }
+
+    fn start_with<M, F>(make: M) -> io::Result<Calls>
+    where
+        M: Fn(Arc<Target>, Duration, Mono) -> F + Copy + Send + 'static,
+        F: Future<Output = RunResult> + Send + 'static,
+    {
         let (orders, inbox) = mpsc::channel(SHARD_QUEUE_MAX);
         let (stop, stopped) = oneshot::channel();
         let tokio = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let body = move || tokio.block_on(serve(inbox, stopped));
+        let body = move || tokio.block_on(serve(inbox, stopped, make));
         let thread = std::thread::Builder::new().name("grpc".to_owned()).spawn(body)?;
         Ok(Calls { door: CallDoor { orders }, stop: Some(stop), thread: Some(thread) })
     }
@@ -84,9 +93,13 @@ impl Drop for Calls {
     }
 }
 
-/// Until it is stopped; what is in flight then ends with the thread's runtime.
-async fn serve(mut orders: mpsc::Receiver<Order>, mut stopped: oneshot::Receiver<()>) {
-    let places = Arc::new(Semaphore::new(GRPC_CALLS_MAX));
+/// Until it is stopped; what is in flight then ends with the thread's runtime. Engines bound how many calls there are
+/// (`engine::Shard`).
+async fn serve<M, F>(mut orders: mpsc::Receiver<Order>, mut stopped: oneshot::Receiver<()>, make: M)
+where
+    M: Fn(Arc<Target>, Duration, Mono) -> F,
+    F: Future<Output = RunResult> + Send + 'static,
+{
     let mut tasks = JoinSet::new();
     let mut running = Running::default();
     loop {
@@ -94,39 +107,60 @@ async fn serve(mut orders: mpsc::Receiver<Order>, mut stopped: oneshot::Receiver
             _ = &mut stopped => return,
             order = orders.recv() => match order {
                 None => return,
-                Some(Order::Call(call)) => {
-                    let id = call.id;
-                    running.begin(id, tasks.spawn(make(call, Arc::clone(&places))));
+                Some(Order::Call(Call { id, target, timeout, due, inbox })) => {
+                    let run = make(target, timeout, due);
+                    let asker = Asker { id, due, inbox: Arc::clone(&inbox) };
+                    running.begin(asker, tasks.spawn(async move { tell(&inbox, id, run.await).await }));
                 }
                 Some(Order::Cut(id)) => running.cut(id),
             },
             Some(ended) = tasks.join_next_with_id() => {
-                // One that was cut is forgotten already.
-                if let Ok((task, id)) = ended {
-                    running.ended(id, task);
+                let (task, has_panicked) = match ended {
+                    Ok((task, ())) => (task, false),
+                    Err(error) => (error.id(), error.is_panic()),
+                };
+                if let Some(Asker { id, due, inbox }) = running.ended(task).filter(|_| has_panicked) {
+                    tasks.spawn(async move { tell(&inbox, id, not_judged(due)).await });
                 }
             }
         }
     }
 }
 
-/// Makes the call once there is a place for it, and tells the engine.
-async fn make(call: Call, places: Arc<Semaphore>) -> CallId {
-    // The semaphore is never closed.
-    let place = places.acquire().await.ok();
-    if let Target::Grpc(target) = &*call.target {
-        let result = call::run(target, call.timeout, call.due).await;
-        drop(place);
-        let mut answer = vec![ProbeCmd::CallDone { call: call.id, result }];
-        if let Some(inbox) = call.inbox.get() {
-            inbox.send(&mut answer);
-            while !answer.is_empty() {
-                tokio::time::sleep(TELL_AGAIN).await;
-                inbox.send(&mut answer);
-            }
+async fn check(target: Arc<Target>, timeout: Duration, due: Mono) -> RunResult {
+    match &*target {
+        Target::Grpc(target) => call::run(target, timeout, due).await,
+        Target::Http(_) | Target::Tcp(_) | Target::Exec | Target::Broken { .. } => {
+            let phases = Phases { due, done: clock::now().mono, ..Phases::default() };
+            RunResult { verdict: Verdict::Errored, detail: Some("not a gRPC probe".into()), phases }
         }
     }
-    call.id
+}
+
+/// The outcome of a call whose task panicked: without one its probe would never run again. (Where a panic ends the whole
+/// agent, as in release builds, nobody gets this far.)
+fn not_judged(due: Mono) -> RunResult {
+    let text = "not judged: an error inside the prober; its message is on the agent's standard error";
+    let phases = Phases { due, done: clock::now().mono, ..Phases::default() };
+    RunResult { verdict: Verdict::Inconclusive, detail: Some(text.into()), phases }
+}
+
+/// Tells the engine that asked, as soon as its queue has room.
+async fn tell(inbox: &OnceLock<Inbox>, call: CallId, result: RunResult) {
+    let mut answer = vec![ProbeCmd::CallDone { call, result }];
+    let Some(inbox) = inbox.get() else { return };
+    inbox.send(&mut answer);
+    while !answer.is_empty() {
+        tokio::time::sleep(TELL_AGAIN).await;
+        inbox.send(&mut answer);
+    }
+}
+
+/// Who waits for a call.
+struct Asker {
+    id: CallId,
+    due: Mono,
+    inbox: Arc<OnceLock<Inbox>>,
 }
 
 /// The task of each call. An engine asks for a probe's next call once it has its outcome, which may be before the end of
@@ -134,10 +168,13 @@ async fn make(call: Call, places: Arc<Semaphore>) -> CallId {
 #[derive(Default)]
 struct Running {
     tasks: HashMap<CallId, AbortHandle>,
+    askers: HashMap<Id, Asker>,
 }
 
 impl Running {
-    fn begin(&mut self, id: CallId, task: AbortHandle) {
+    fn begin(&mut self, asker: Asker, task: AbortHandle) {
+        let (id, of_task) = (asker.id, task.id());
+        self.askers.insert(of_task, asker);
         self.tasks.insert(id, task);
     }
 
@@ -147,34 +184,45 @@ impl Running {
         }
     }
 
-    fn ended(&mut self, id: CallId, task: Id) {
-        if self.tasks.get(&id).is_some_and(|running| running.id() == task) {
-            self.tasks.remove(&id);
-        }
+    /// Who waited for it; None when it was cut.
+    fn ended(&mut self, task: Id) -> Option<Asker> {
+        let asker = self.askers.remove(&task)?;
+        self.tasks.get(&asker.id).filter(|running| running.id() == task)?;
+        self.tasks.remove(&asker.id);
+        Some(asker)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::net::{TcpListener, TcpStream};
 
+    use probe_core::engine::{Clocks, Engine};
     use probe_core::model::id::Ticket;
-    use probe_core::model::probe::GrpcTarget;
-    use probe_core::sys::clock;
+    use probe_core::model::limits::GRPC_CONNECT_MIN;
+    use probe_core::model::probe::{GrpcTarget, ProbeEvent};
+    use probe_core::ring::RingOptions;
 
     use super::*;
+
+    /// Longer than anything takes, and shorter than a mute server's connection is kept without a cut
+    /// ([`GRPC_CONNECT_MIN`]); a test that waits for it has failed.
+    const WATCHDOG: Duration = Duration::from_secs(10);
 
     /// Accepts, and says nothing.
     fn mute() -> TcpListener {
         TcpListener::bind("127.0.0.1:0").unwrap()
     }
 
+    fn target(server: &TcpListener) -> Target {
+        Target::Grpc(GrpcTarget { addr: server.local_addr().unwrap(), service: "".into() })
+    }
+
     fn call(number: u64, server: &TcpListener) -> Order {
-        let target = GrpcTarget { addr: server.local_addr().unwrap(), service: "".into() };
         Order::Call(Call {
             id: id(number),
-            target: Arc::new(Target::Grpc(target)),
+            target: Arc::new(target(server)),
             timeout: Duration::from_secs(100_000),
             due: clock::now().mono,
             inbox: Arc::default(),
@@ -187,7 +235,18 @@ mod tests {
 
     /// Until the peer has ended the connection.
     fn read_to_its_end(mut stream: TcpStream) {
-        while stream.read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
+        const { assert!(WATCHDOG.as_secs() < GRPC_CONNECT_MIN.as_secs()) };
+        stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+        loop {
+            match stream.read(&mut [0; 256]) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the connection goes on");
+                    return;
+                }
+            }
+        }
     }
 
     #[test]
@@ -197,29 +256,70 @@ mod tests {
         let (first, _) = server.accept().unwrap();
         calls.door().give(call(2, &server));
         let (second, _) = server.accept().unwrap();
+        // One that nobody knows changes nothing.
+        calls.door().give(Order::Cut(id(3)));
         calls.door().give(Order::Cut(id(1)));
         read_to_its_end(first);
+        // The thread is there still, and so is the other call.
+        second.set_nonblocking(true).unwrap();
+        while (&second).read(&mut [0; 256]).is_ok_and(|read| read > 0) {}
+        let silent = (&second).read(&mut [0; 256]).map_err(|error| error.kind());
+        assert_eq!(silent, Err(ErrorKind::WouldBlock), "it was not the one that was cut");
+        second.set_nonblocking(false).unwrap();
         drop(calls);
         read_to_its_end(second);
     }
 
     #[test]
-    fn calls_beyond_the_limit_wait_for_a_place() {
-        let (calls, server) = (Calls::start().unwrap(), mute());
-        let numbers = 0..=GRPC_CALLS_MAX as u64;
-        numbers.for_each(|number| calls.door().give(call(number, &server)));
-        let mut accepted: Vec<_> = (0..GRPC_CALLS_MAX).map(|_| server.accept().unwrap()).collect();
+    fn calls_that_are_cut_before_they_connect_leave_no_connection() {
+        let (calls, server, other) = (Calls::start().unwrap(), mute(), mute());
+        let door = calls.door();
+        for number in 1..100 {
+            door.give(call(number, &server));
+            door.give(Order::Cut(id(number)));
+        }
+        door.give(call(1_000, &other));
+        // The last call has connected: whatever the thread makes of those before it, it has begun.
+        let (last, _) = other.accept().unwrap();
         server.set_nonblocking(true).unwrap();
-        assert!(server.accept().is_err(), "one more than may be in flight");
-        server.set_nonblocking(false).unwrap();
-        calls.door().give(Order::Cut(id(0)));
-        accepted.push(server.accept().unwrap());
-        // Cut while it waits, a call never begins.
-        calls.door().give(call(1_000, &server));
-        calls.door().give(Order::Cut(id(1_000)));
+        while let Ok((stream, _)) = server.accept() {
+            stream.set_nonblocking(false).unwrap();
+            read_to_its_end(stream);
+        }
         drop(calls);
-        accepted.into_iter().for_each(|(stream, _)| read_to_its_end(stream));
-        server.set_nonblocking(true).unwrap();
-        assert!(server.accept().is_err(), "a call that was cut has begun");
+        read_to_its_end(last);
+    }
+
+    #[test]
+    fn a_call_that_panics_has_an_outcome_too() {
+        async fn panics(_: Arc<Target>, _: Duration, _: Mono) -> RunResult {
+            tokio::task::yield_now().await;
+            panic!("as this test wants it")
+        }
+        let calls = Calls::start_with(panics).unwrap();
+        let (door, inbox) = (calls.door(), Arc::new(OnceLock::<Inbox>::new()));
+        let (answers, answered) = std::sync::mpsc::channel();
+        let of_engine = Arc::clone(&inbox);
+        let deliver = move |events: &mut Vec<ProbeEvent>| {
+            for event in events.drain(..) {
+                if let ProbeEvent::CallDue { call, target, timeout, due } = event {
+                    let inbox = Arc::clone(&of_engine);
+                    door.give(Order::Call(Call { id: call, target, timeout, due, inbox }));
+                } else {
+                    let _ = answers.send(event);
+                }
+            }
+        };
+        let clocks = Clocks { now: clock::now, boot_ns: clock::boot_ns };
+        let engine = Engine::start("panics", RingOptions::Epoll { slots: 2 }, clocks, deliver).unwrap();
+        inbox.set(engine.inbox()).unwrap();
+        let (ticket, timeout) = (Ticket(1), Duration::from_secs(100_000));
+        engine.inbox().send(&mut vec![ProbeCmd::Once { ticket, target: Arc::new(target(&mute())), timeout }]);
+        let Ok(ProbeEvent::OnceDone { outcome, .. }) = answered.recv_timeout(WATCHDOG) else {
+            panic!("no answer")
+        };
+        assert_eq!(outcome.verdict, Verdict::Inconclusive);
+        assert!(outcome.detail.unwrap().starts_with("not judged: "));
+        engine.stop().unwrap();
     }
 }

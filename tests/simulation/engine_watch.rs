@@ -67,6 +67,7 @@ impl EngineWatch {
             }
             ProbeCmd::Trigger { .. }
             | ProbeCmd::Once { .. }
+            | ProbeCmd::CutOnce { .. }
             | ProbeCmd::CallDone { .. }
             | ProbeCmd::Resolved { .. } => {}
         }
@@ -122,6 +123,7 @@ impl EngineWatch {
             | ProbeCmd::ExecDone { .. }
             | ProbeCmd::CallDone { .. }
             | ProbeCmd::Once { .. }
+            | ProbeCmd::CutOnce { .. }
             | ProbeCmd::Resolved { .. } => return,
         };
         self.before.entry(key).or_default().extend(self.probes.get(&key).copied());

@@ -468,13 +468,19 @@ fn address(executor: usize, cmd: ProbeCmd) -> (usize, ProbeCmd) {
         | ProbeCmd::Trigger { probe, .. }
         | ProbeCmd::Drop { probe }
         | ProbeCmd::ExecDone { probe, .. } => of(*probe),
-        ProbeCmd::Once { ticket, .. } | ProbeCmd::Resolved { ticket, .. } => ticket.0 as usize % SHARDS,
+        ProbeCmd::Once { ticket, .. } | ProbeCmd::CutOnce { ticket } | ProbeCmd::Resolved { ticket, .. } => {
+            ticket.0 as usize % SHARDS
+        }
         ProbeCmd::CallDone { .. } => unreachable!("no pod of the simulation has a gRPC probe"),
     };
     match cmd {
         ProbeCmd::Once { ticket, target, timeout } => {
             let ticket = Ticket((executor as u64) << EXECUTOR_SHIFT | ticket.0);
             (engine, ProbeCmd::Once { ticket, target, timeout })
+        }
+        ProbeCmd::CutOnce { ticket } => {
+            let ticket = Ticket((executor as u64) << EXECUTOR_SHIFT | ticket.0);
+            (engine, ProbeCmd::CutOnce { ticket })
         }
         other => (engine, other),
     }

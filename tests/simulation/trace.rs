@@ -85,7 +85,7 @@ fn pod_cmd(line: &mut String, cmd: &PodCmd) -> std::fmt::Result {
         PodCmd::Add(spec) => write!(line, "Add {} {}", spec.name, spec.uid),
         PodCmd::Update(spec) => write!(line, "Update {} {}", spec.name, spec.uid),
         PodCmd::Reject { spec, .. } => write!(line, "Reject {} {}", spec.name, spec.uid),
-        PodCmd::Delete { .. } | PodCmd::ProbeNow { .. } => write!(line, "{cmd:?}"),
+        PodCmd::Delete { .. } | PodCmd::ProbeNow { .. } | PodCmd::ForgetNow { .. } => write!(line, "{cmd:?}"),
     }
 }
 
@@ -97,6 +97,7 @@ fn probe_cmd(line: &mut String, cmd: &ProbeCmd) -> std::fmt::Result {
         }
         ProbeCmd::Once { ticket, .. } => write!(line, "Once {ticket:?}"),
         ProbeCmd::Hold { .. }
+        | ProbeCmd::CutOnce { .. }
         | ProbeCmd::Trigger { .. }
         | ProbeCmd::Drop { .. }
         | ProbeCmd::ExecDone { .. }

@@ -4,7 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::go_duration::GoDuration;
-use crate::model::limits::PROBE_OUTPUT_MAX_BYTES;
+use crate::model::limits::{
+    GRPC_CONNECT_AGAIN, GRPC_CONNECT_AGAIN_GROWTH, GRPC_CONNECT_AGAIN_JITTER, GRPC_CONNECT_AGAIN_MAX,
+    PROBE_OUTPUT_MAX_BYTES,
+};
 use crate::model::probe::Verdict;
 
 /// How a call has ended. Codes and statuses are numbers as they stand on the wire.
@@ -57,6 +60,17 @@ pub fn judge(end: CallEnd<'_>, address: &str, timeout: Duration) -> (Verdict, Op
             failed(format!("service unhealthy (responded with \"{}\")", Status(status)))
         }
     }
+}
+
+/// How long after a connection that failed the next one is tried, `earlier` pauses having passed already. `chance` lies
+/// between -1 and 1; grpc-go's first pause leaves nothing to it.
+pub fn connect_pause(earlier: u32, chance: f64) -> Duration {
+    if earlier == 0 {
+        return GRPC_CONNECT_AGAIN;
+    }
+    // Far beyond the longest pause, and a power that cannot overflow.
+    let grown = GRPC_CONNECT_AGAIN.mul_f64(GRPC_CONNECT_AGAIN_GROWTH.powi(earlier.min(32) as i32));
+    grown.min(GRPC_CONNECT_AGAIN_MAX).mul_f64(1.0 + GRPC_CONNECT_AGAIN_JITTER * chance.clamp(-1.0, 1.0))
 }
 
 /// A status code as grpc-go prints it.

@@ -12,6 +12,7 @@ mod io;
 mod keep;
 mod onces;
 mod pace;
+mod places;
 mod run;
 mod secure;
 mod shard;

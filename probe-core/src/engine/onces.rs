@@ -18,6 +18,8 @@ pub struct Once {
     pub due: Mono,
     /// Where it runs; None while it waits.
     pub slot: Option<Slot>,
+    /// It has a place among the calls.
+    pub is_called: bool,
 }
 
 /// The one-shot probes of a shard that have no answer yet.
@@ -60,21 +62,30 @@ impl Onces {
         Some(once.ticket)
     }
 
-    /// Takes out the one with this ticket, which no slot runs; false when nobody waits for it.
-    pub fn take_called(&mut self, ticket: Ticket) -> bool {
-        let called = |once: &Once| once.ticket == ticket && once.slot.is_none();
-        let found = self.entries.iter_mut().find(|(_, entry)| entry.as_ref().is_some_and(called));
-        let Some((generation, entry)) = found else { return false };
+    /// Takes out the one with this ticket; None when nobody waits for it.
+    pub fn take_ticket(&mut self, ticket: Ticket) -> Option<(Job, Once)> {
+        let has_ticket = |entry: &Option<Once>| entry.as_ref().is_some_and(|once| once.ticket == ticket);
+        let index = self.entries.iter().position(|(_, entry)| has_ticket(entry))?;
+        let (generation, entry) = &mut self.entries[index];
+        let job = Job::Once { index: index as u32, generation: *generation };
         *generation = generation.wrapping_add(1);
-        entry.take().is_some()
+        Some((job, entry.take()?))
+    }
+
+    /// The same for one that has a place among the calls.
+    pub fn take_called(&mut self, ticket: Ticket) -> Option<Once> {
+        let mut entries = self.entries.iter().filter_map(|(_, entry)| entry.as_ref());
+        let is_called = entries.any(|once| once.ticket == ticket && once.is_called);
+        if is_called { self.take_ticket(ticket).map(|(_, once)| once) } else { None }
     }
 
     /// Takes all out.
-    pub fn drain(&mut self) -> Vec<Once> {
-        let taken = self.entries.iter_mut().filter_map(|(generation, entry)| {
+    pub fn drain(&mut self) -> Vec<(Job, Once)> {
+        let taken = (0_u32..).zip(&mut self.entries).filter_map(|(index, (generation, entry))| {
             let once = entry.take()?;
+            let job = Job::Once { index, generation: *generation };
             *generation = generation.wrapping_add(1);
-            Some(once)
+            Some((job, once))
         });
         taken.collect()
     }

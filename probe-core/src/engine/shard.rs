@@ -15,6 +15,7 @@ use calls::{cut, errored};
 use super::io::{Io, TIMERS_PER_SLOT, Timer};
 use super::keep::Again;
 use super::onces::{Once, Onces};
+use super::places::{Holder, Places};
 use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, Stats};
 use super::targets::{self, Job, State, Targets};
@@ -36,6 +37,7 @@ pub struct Shard<R> {
     io: Io<R>,
     targets: Targets,
     onces: Onces,
+    places: Places,
     /// The run on each slot.
     runs: Vec<Option<Run>>,
     /// Due, waiting for a slot, in the order in which they came.
@@ -68,6 +70,7 @@ impl<R: Ring> Shard<R> {
             io: Io::new(ring),
             targets: Targets::default(),
             onces: Onces::default(),
+            places: Places::default(),
             runs: std::iter::repeat_with(|| None).take(slots).collect(),
             waiting: VecDeque::new(),
             waiting_names: VecDeque::new(),
@@ -98,6 +101,7 @@ impl<R: Ring> Shard<R> {
             self.command(now, command, out);
         }
         self.expire(now, out);
+        self.start_calls(out);
         let now = self.start_waiting(now, out);
         for (slot, error) in self.io.flush() {
             self.with_run(now, slot, out, |run, io, effects| run.no_socket(io, now, error, effects));
@@ -168,9 +172,9 @@ impl<R: Ring> Shard<R> {
         };
         stats.set_lateness(&self.lateness_us);
         stats.armed = self.targets.len();
-        stats.in_flight = (self.running - self.io.idle) as usize;
+        stats.in_flight = (self.running - self.io.idle) as usize + self.places.in_flight();
         stats.kept = self.io.kept as usize;
-        stats.waiting = self.waiting.len() + self.waiting_names.len();
+        stats.waiting = self.waiting.len() + self.waiting_names.len() + self.places.waiting();
         stats.timers = self.io.wheel.len();
     }
 
@@ -237,6 +241,7 @@ impl<R: Ring> Shard<R> {
             }
             ProbeCmd::CallDone { call, result } => self.called(now, call, result, out),
             ProbeCmd::Once { ticket, target, timeout } => self.once(now, ticket, target, timeout, out),
+            ProbeCmd::CutOnce { ticket } => self.cut_once(now, ticket, out),
             ProbeCmd::Resolved { ticket, addr } => self.resolved(now, ticket, addr, out),
         }
     }
@@ -273,7 +278,15 @@ impl<R: Ring> Shard<R> {
                 self.io.wheel.cancel(timer);
             }
             State::Running(slot) => self.abandon(now, slot, out),
-            State::Called => out.push(cut(key, entry.generation)),
+            State::Called => {
+                self.io.counters.abandoned += 1;
+                out.push(cut(key, entry.generation));
+                self.places.give_back(calls::holder(entry));
+            }
+            State::Queued if matches!(*entry.target, Target::Grpc(_)) => {
+                let job = Job::Probe { key, generation: entry.generation };
+                self.places.forget(calls::holder(entry), job);
+            }
             // A queued job finds its probe held; an exec run is the executor's to stop.
             State::Queued | State::Exec | State::Held => {}
         }
@@ -306,10 +319,11 @@ impl<R: Ring> Shard<R> {
         match &*target {
             Target::Exec => out.push(errored(ticket, now, "exec probes are run by the container runtime")),
             Target::Broken { error } => out.push(errored(ticket, now, error)),
-            Target::Grpc(_) => self.call_once(now, ticket, target, timeout, out),
-            Target::Http(_) | Target::Tcp(_) => {
-                let is_name = targets::has_name(&target);
-                match self.onces.add(Once { ticket, target, timeout, due: now, slot: None }) {
+            Target::Http(_) | Target::Tcp(_) | Target::Grpc(_) => {
+                let (is_name, is_call) = (targets::has_name(&target), matches!(*target, Target::Grpc(_)));
+                let once = Once { ticket, target, timeout, due: now, slot: None, is_called: false };
+                match self.onces.add(once) {
+                    Some(job) if is_call => self.places.ask(Holder::Onces, job),
                     Some(job) => self.enqueue(job, is_name),
                     None => out.push(errored(ticket, now, "too many one-shot probes at a time")),
                 }
@@ -359,7 +373,7 @@ impl<R: Ring> Shard<R> {
                 entry.state = State::Exec;
                 out.push(ProbeEvent::ExecDue { probe: key, generation, instance: entry.instance });
             }
-            Target::Grpc(_) => self.call(key, out),
+            Target::Grpc(_) => self.call(key),
             Target::Broken { error } => {
                 let phases = Phases { due: entry.due, done: now, ..Phases::default() };
                 let detail = Some(error.clone());

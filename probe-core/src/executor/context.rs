@@ -66,6 +66,8 @@ pub(super) enum Question {
         kind: ProbeKind,
         reply_to: Ticket,
         asked: Mono,
+        /// An engine makes it, not the container runtime.
+        is_engines: bool,
     },
 }
 
@@ -109,6 +111,18 @@ impl Context {
     /// What was asked under this ticket; None for an answer that comes twice.
     pub(super) fn answered(&mut self, ticket: Ticket) -> Option<Question> {
         self.asked.remove(&ticket)
+    }
+
+    /// Takes back the question of somebody who has gone away, and returns its ticket. None when it was answered, and
+    /// for an exec run, which ends by itself.
+    pub(super) fn forget_now(&mut self, reply: Ticket) -> Option<Ticket> {
+        let is_it = |question: &Question| match question {
+            Question::Now { reply_to, is_engines, .. } => *is_engines && *reply_to == reply,
+            Question::Probe { .. } | Question::PostStart { .. } | Question::PreStop { .. } => false,
+        };
+        let ticket = self.asked.iter().find_map(|(ticket, question)| is_it(question).then_some(*ticket))?;
+        self.asked.remove(&ticket);
+        Some(ticket)
     }
 
     /// Questions that wait for an answer.

@@ -205,7 +205,7 @@ impl Pod {
                 self.on_post_start(*instance, exec_hook_result(result), context)
             }
             Question::PreStop { instance } => self.on_pre_stop(*instance, exec_hook_result(result), context),
-            Question::Now { instance, kind, reply_to, asked } => {
+            Question::Now { instance, kind, reply_to, asked, .. } => {
                 let phases = Phases { due: *asked, done: context.now.mono, ..Phases::default() };
                 let run = self.judge_now(instance.container, *kind, result, phases);
                 reply(*reply_to, run, context);

@@ -32,6 +32,8 @@ pub enum PodCmd {
     Reject { spec: Arc<PodSpec>, reason: &'static str, message: Box<str> },
     /// Run one probe now, outside its schedule and thresholds; answered by [`Output::ProbeNowDone`].
     ProbeNow { pod: PodUid, container: ContainerIx, kind: ProbeKind, ticket: Ticket },
+    /// Nobody waits for the answer to this [`PodCmd::ProbeNow`] any more.
+    ForgetNow { pod: PodUid, ticket: Ticket },
 }
 
 /// Everything a shard can ask for. A start or a stop is a proposal: whoever carries the outputs may hold

@@ -306,8 +306,10 @@ impl Pod {
         let Some(instance) = self.containers[ix.at()].running_instance() else {
             return Err(format!("container {name} is not running").into());
         };
-        let question = Question::Now { instance, kind, reply_to, asked: context.now.mono };
-        match target::resolve(&probe.handler, &self.spec.containers[ix.at()], context.config.pod_ip) {
+        let target = target::resolve(&probe.handler, &self.spec.containers[ix.at()], context.config.pod_ip);
+        let is_engines = !matches!(target, Target::Exec);
+        let question = Question::Now { instance, kind, reply_to, asked: context.now.mono, is_engines };
+        match target {
             Target::Exec => self.exec_probe(ix, kind, instance, question, context),
             Target::Broken { error } => return Err(error),
             target @ (Target::Http(_) | Target::Tcp(_) | Target::Grpc(_)) => {

@@ -18,7 +18,7 @@ use crate::model::id::{ContainerIx, ProbeKey};
 use crate::model::pod::PodSpec;
 #[cfg(test)]
 use crate::model::probe::ProbeKind;
-use crate::model::probe::{ProbeEvent, RunResult};
+use crate::model::probe::{ProbeCmd, ProbeEvent, RunResult};
 use crate::model::runtime::RuntimeEvent;
 use crate::model::status::Deletion;
 use crate::model::time::{Mono, Now, Wall};
@@ -142,6 +142,12 @@ impl Shard {
                 };
                 if let Err(error) = answer {
                     context.out.push(Output::ProbeNowDone { ticket, result: Err(error) });
+                }
+                Some(Took::Nothing)
+            }
+            PodCmd::ForgetNow { ticket, .. } => {
+                if let Some(ticket) = context.forget_now(ticket) {
+                    context.out.push(Output::Probe(ProbeCmd::CutOnce { ticket }));
                 }
                 Some(Took::Nothing)
             }

@@ -30,14 +30,24 @@ pub const ENGINE_SLOTS_DEFAULT: u32 = 1_024;
 pub const ENGINE_INPUTS_PER_TURN_MAX: usize = 4_096;
 /// One-shot probes (hooks, `defib probe`) that one engine shard holds at a time; further ones err at once.
 pub const ENGINE_ONCES_MAX: usize = 1_024;
-/// gRPC health checks in flight, each with a connection of its own. One that waits for its place is late, not failed: its
-/// timeout begins with the call.
+/// gRPC health checks in flight per engine shard, each with a connection of its own. One that waits for its place is late,
+/// not failed: its timeout begins with the call.
 pub const GRPC_CALLS_MAX: usize = 256;
+/// Of these, as many as one pod may have, or all that people ask for by hand: targets that say nothing hold a place for
+/// their whole timeout. Few pods have more gRPC probes than this.
+pub const GRPC_POD_CALLS_MAX: usize = 32;
 /// Until a gRPC connection that could not be made is tried again; each further pause is longer by
-/// [`GRPC_CONNECT_AGAIN_GROWTH`] (grpc-go's defaults). The probe's timeout bounds the tries.
+/// [`GRPC_CONNECT_AGAIN_GROWTH`], up to [`GRPC_CONNECT_AGAIN_MAX`], and by chance longer or shorter by
+/// [`GRPC_CONNECT_AGAIN_JITTER`] (grpc-go's defaults). The probe's timeout bounds the tries.
 pub const GRPC_CONNECT_AGAIN: Duration = Duration::from_secs(1);
-/// In tenths: 1.6 times.
-pub const GRPC_CONNECT_AGAIN_GROWTH: u32 = 16;
+pub const GRPC_CONNECT_AGAIN_GROWTH: f64 = 1.6;
+pub const GRPC_CONNECT_AGAIN_JITTER: f64 = 0.2;
+pub const GRPC_CONNECT_AGAIN_MAX: Duration = Duration::from_secs(120);
+/// How long a gRPC server may take from the first SYN to its first frame, before another connection is tried; longer where
+/// the next pause is (grpc-go's `minConnectTimeout`).
+pub const GRPC_CONNECT_MIN: Duration = Duration::from_secs(20);
+/// Debug data kept of a server's GOAWAY, for the text of a failure.
+pub const GOAWAY_DEBUG_MAX_BYTES: usize = 1_024;
 /// Largest answer of a gRPC health service, in bytes: it has two. grpc-go takes 4 MiB.
 pub const GRPC_ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// All bytes that a server may send on the connection of one call: frames without end would take the thread of all calls.

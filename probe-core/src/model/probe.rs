@@ -254,6 +254,8 @@ pub enum ProbeCmd {
     /// One run outside any schedule, stepped so that each phase time is exact. Answered by
     /// [`ProbeEvent::OnceDone`]. Lifecycle hooks and `defib probe` use it.
     Once { ticket: Ticket, target: Arc<Target>, timeout: Duration },
+    /// Whoever asked for this [`ProbeCmd::Once`] has gone away: it is cut off, without an answer.
+    CutOnce { ticket: Ticket },
     /// The answer to [`ProbeEvent::Resolve`].
     Resolved { ticket: Ticket, addr: Result<IpAddr, Box<str>> },
 }

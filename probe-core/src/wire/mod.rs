@@ -1,5 +1,6 @@
 //! Protocol bytes without I/O.
 
+pub mod grpc;
 pub mod headers;
 pub mod http1;
 pub mod http2;

@@ -47,6 +47,7 @@ impl Observer {
                 self.question(*pod, *container, *kind, *ticket);
                 *pod
             }
+            PodCmd::ForgetNow { pod, .. } => *pod,
         };
         self.touched.insert(uid);
     }

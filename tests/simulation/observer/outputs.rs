@@ -57,7 +57,10 @@ impl Observer {
                     None => broken("an exec run ends once", format_args!("{probe:?} {generation} again")),
                 }
             }
-            ProbeCmd::Once { .. } | ProbeCmd::CallDone { .. } | ProbeCmd::Resolved { .. } => {}
+            ProbeCmd::Once { .. }
+            | ProbeCmd::CutOnce { .. }
+            | ProbeCmd::CallDone { .. }
+            | ProbeCmd::Resolved { .. } => {}
         }
     }
 

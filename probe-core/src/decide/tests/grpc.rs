@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::decide::grpc::{CallEnd, judge};
+use crate::decide::grpc::{CallEnd, connect_pause, judge};
 use crate::model::limits::PROBE_OUTPUT_MAX_BYTES;
 use crate::model::probe::Verdict;
 
@@ -114,4 +114,21 @@ fn a_long_message_is_cut() {
     let message = "é".repeat(PROBE_OUTPUT_MAX_BYTES);
     let (_, detail) = judge(CallEnd::Refused { code: 2, message: &message }, "h:1", Duration::from_secs(1));
     assert!(detail.is_some_and(|text| text.len() <= PROBE_OUTPUT_MAX_BYTES));
+}
+
+#[test]
+fn pauses_between_connections_are_grpc_gos() {
+    for (earlier, chance, ms) in [
+        (0, 1.0, 1_000),
+        (1, 0.0, 1_600),
+        (1, -1.0, 1_280),
+        (1, 1.0, 1_920),
+        (2, 0.0, 2_560),
+        (10, 0.0, 109_951),
+        (11, 0.0, 120_000),
+        (11, 1.0, 144_000),
+        (u32::MAX, -1.0, 96_000),
+    ] {
+        assert_eq!(connect_pause(earlier, chance).as_millis(), ms, "{earlier} {chance}");
+    }
 }

@@ -35,6 +35,8 @@ enum Step {
     Delete(Option<u32>),
     Reject,
     ProbeNow(usize, ProbeKind),
+    /// Whoever asked for that goes away.
+    ForgetNow,
     /// The running instance of the container ends by itself.
     Exit(usize, u8),
     /// The whole transcript since the last one of these.

@@ -314,6 +314,45 @@ fn runs_on_request() {
             ],
         },
         Case {
+            id: "whoever asked goes away, and comes again",
+            pod: tcp(),
+            runs: vec![],
+            steps: vec![
+                now(),
+                Step::ForgetNow,
+                Step::Holds(1, 1, 0),
+                // The answer was on its way: nobody reads it.
+                Step::OnceDone(Verdict::Failure, "late"),
+                now(),
+                Step::OnceDone(Verdict::Success, ""),
+                Step::ForgetNow,
+                Step::Says(&[
+                    "0.000 start c.0",
+                    "0.000 once tcp port 80",
+                    "0.000 once cut",
+                    "0.000 once tcp port 80",
+                    "0.000 probe now: Success ",
+                ]),
+                Step::Holds(1, 1, 0),
+            ],
+        },
+        Case {
+            id: "whoever asked for an exec run goes away: it ends by itself",
+            pod: exec(),
+            runs: vec![],
+            steps: vec![
+                now(),
+                Step::ForgetNow,
+                exited(1),
+                Step::Says(&[
+                    "0.000 start c.0",
+                    "0.000 exec c.0 [test it] timeout 1",
+                    "0.000 probe now: Failure no",
+                ]),
+                Step::Holds(1, 1, 0),
+            ],
+        },
+        Case {
             id: "what cannot run says why",
             pod: tcp(),
             runs: vec![(0, vec![Run::exits(1_000, 0), Run::exits(1_000, 0)])],

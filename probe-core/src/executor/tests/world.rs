@@ -169,6 +169,9 @@ impl Node {
                 let ticket = Ticket(77);
                 self.input(Input::Pod(PodCmd::ProbeNow { pod: POD, container: ix(at), kind, ticket }));
             }
+            Step::ForgetNow => {
+                self.input(Input::Pod(PodCmd::ForgetNow { pod: POD, ticket: Ticket(77) }));
+            }
             Step::Exit(at, code) => self.exit(at, code),
             Step::Says(_)
             | Step::Shows(..)
@@ -335,6 +338,7 @@ impl Node {
                 self.onces.push_back(ticket);
                 self.say(format_args!("once {}", target_name(&target)));
             }
+            ProbeCmd::CutOnce { .. } => self.say("once cut"),
             ProbeCmd::Trigger { .. } => {}
             ProbeCmd::ExecDone { .. } => self.say("exec probe ended"),
             ProbeCmd::Resolved { .. } | ProbeCmd::CallDone { .. } => {
