@@ -34,7 +34,7 @@ pub struct ConformanceArgs {
 pub fn run(repo: &Repo, args: &ConformanceArgs) -> Result<()> {
     let rows = document::rows(&read(&repo.path(document::PATH))?)?;
     let wanted = match &args.cases {
-        Some(path) => document::case_ids(&read(path)?),
+        Some(path) => wanted_cases(path)?,
         None => Vec::new(),
     };
     let verdicts = run_tests(repo, &rows)?;
@@ -49,6 +49,18 @@ pub fn run(repo: &Repo, args: &ConformanceArgs) -> Result<()> {
         bail!("conformance: {} cases failed, {} are open", counts.failed, counts.open);
     }
     Ok(())
+}
+
+/// The ids of another table. One without any is the wrong file: it would find nothing missing.
+fn wanted_cases(path: &Path) -> Result<Vec<String>> {
+    let ids = document::case_ids(&read(path)?);
+    if ids.is_empty() {
+        bail!(
+            "{} has no case: --cases wants a markdown table whose rows begin with an id, such as `| E2E-C-01 | …`",
+            path.display()
+        );
+    }
+    Ok(ids)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -193,6 +205,24 @@ mod tests {
         check(&["c"], Err("c is ignored"));
         check(&["a", "d"], Err("d has no result: its process ended early"));
         check(&[], Err("there is no such test"));
+    }
+
+    #[test]
+    fn a_table_without_cases_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cases.md");
+        let ids = |text: &str| {
+            fs::write(&file, text).unwrap();
+            wanted_cases(&file).map_err(|error| error.to_string())
+        };
+        let found = [ids("| A-01 | x |\n"), ids(""), ids("| id | x |\n|---|---|\n")];
+        assert_eq!(found[0], Ok(vec!["A-01".to_owned()]));
+        for refused in &found[1..] {
+            assert!(
+                refused.as_ref().is_err_and(|error| error.contains("has no case: --cases wants")),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]
