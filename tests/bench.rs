@@ -79,6 +79,23 @@ fn a_target_that_refuses_is_a_result_and_failure_is_exit_code_1() {
 }
 
 #[test]
+fn what_was_measured_is_printed_when_ctrl_c_ends_it() {
+    let world = World::new();
+    let listener = world.net().inside(|| std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let mut bench =
+        world.start(&["bench", &address, "--targets", "1", "--period", "100ms", "--duration", "1h"]);
+    listener.accept().expect("the first run comes");
+    bench.interrupt();
+    assert_eq!(bench.wait(), 130, "{}", bench.printed());
+    let table = bench.events().all().join("\n");
+    assert!(table.contains("(interrupted); timeout"), "{table}");
+    assert!(table.contains(" skipped or unfinished), 0 failed") && table.contains("RESPONSE"), "{table}");
+    assert!(!table.contains("Runs        0 of"), "{table}");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_before_anything_runs() {
     let world = World::new();
     for (args, code, text) in [
@@ -89,6 +106,8 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
         (&["--rate", "1", "--period", "1s"], 2, "cannot be used with"),
         (&["--targets", "1", "--rate", "5000"], 2, "--targets and --rate have to give 1ms"),
         (&["--period", "0s"], 2, "outside 1ms"),
+        (&["--duration", "1.5s"], 2, "whole numbers, each with a unit of ms, s, m or h: 1500ms, 10s, 1m30s"),
+        (&["--duration", "10"], 2, "whole numbers, each with a unit of ms, s, m or h"),
         (&["--duration", "25h"], 2, "outside 1ms to 86400s"),
         (&["--built-in", "tcp://127.0.0.1:1"], 2, "cannot be used with"),
         (&["a-pod"], 2, "an address starts with http://, https:// or tcp://"),

@@ -201,6 +201,32 @@ fn row_6_04_what_cannot_be_run_is_an_error() {
     scene.end();
 }
 
+/// The annotation `errored-runs` on the same probe: what ROW-6-04 never counts restarts the container.
+#[test]
+fn errored_runs_may_count() {
+    let world = World::new();
+    let probe = json!({"exec": {"command": ["no-such-program"]}, "periodSeconds": 1, "failureThreshold": 2});
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "annotations": {"c.defib.dev/liveness.errored-runs": "Failure"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "c", "command": ["sleep", "100000"], "livenessProbe": probe}],
+        },
+    });
+    let file = world.write("pod.yaml", &pod.to_string());
+    let agent = world.run(&[&file], &[]);
+    let scene = Scene { world, agent };
+    let text = "Liveness probe failed: failed to exec in container: exec: \"no-such-program\": executable file not \
+                found in $PATH";
+    scene.tells("Warning", "Unhealthy", text);
+    scene.tells("Normal", "Killing", "Container c failed liveness probe, will be restarted");
+    eventually("a restart", AFTER_A_WHILE, || {
+        scene.world.container_status("p", "c")["restartCount"].as_u64().filter(|count| *count > 0)
+    });
+    scene.end();
+}
+
 fn failing(kind: &str) -> Value {
     json!({kind: {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}})
 }

@@ -271,4 +271,13 @@ fn one_probe_of_any_address() {
         let text = fails(&world, &["probe", &address, "--timeout", none], 2);
         assert!(text.contains("--timeout <DURATION>") && text.contains("longer than 0s"), "{text}");
     }
+    for (args, why) in [
+        (&[&address, "main"][..], "\"main\" has no effect: "),
+        (&[&address, "main", "liveness"], "is an address, which has no containers: leave it out"),
+        (&["a-pod", "--timeout", "1s"], "--timeout has no effect on a probe of pod a-pod"),
+        (&["a-pod", "main", "--engine", "epoll"], "--engine has no effect on a probe of pod a-pod"),
+    ] {
+        let text = fails(&world, &[&["probe"], args].concat(), 3);
+        assert!(text.contains(why), "{args:?}: {text}");
+    }
 }

@@ -1,10 +1,11 @@
 //! Engines armed, waited for and stopped.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::Context;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use probe_core::engine::{Clocks, Engine, EngineError};
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
@@ -15,7 +16,8 @@ use probe_core::ring::{RingKind, RingOptions};
 use probe_core::sys::clock;
 
 use super::collect::Collected;
-use super::plan::Plan;
+use super::interrupt;
+use super::plan::{Load, Plan};
 use super::progress::Point;
 use super::report::Report;
 use super::server::Server;
@@ -31,6 +33,21 @@ const ARM_BATCH: usize = 1_024;
 /// After the last run was due the outcomes of those in flight are awaited for their timeout, in all attempts, and this.
 const OUTCOME_GRACE: Duration = Duration::from_secs(1);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// After Ctrl-C runs count for so long, so that every engine knows of the new end before a run comes that it excludes.
+const CUT_LEAD: Duration = Duration::from_millis(1);
+
+/// What the waiting thread is woken for. Each comes once at most.
+enum Wake {
+    AllDone,
+    Interrupted,
+}
+/// Wakes that wait: one of each.
+const WAKES: usize = 2;
+
+/// Ctrl-C came too early for any result.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted before a run was due: nothing was measured")]
+pub struct Interrupted;
 
 /// What engines and the waiting thread share.
 struct Shared {
@@ -38,56 +55,79 @@ struct Shared {
     collected: Vec<Mutex<Collected>>,
     /// Runs that count and have not ended.
     left: AtomicU64,
-    all_done: Sender<()>,
-    end: Mono,
+    wake: Sender<Wake>,
+    /// Runs that are due before this moment of the clock count.
+    end_ns: AtomicU64,
+    is_interrupted: AtomicBool,
 }
 
-/// Runs the plan. `show` is called every second with the point before, this one, and everything since the start.
+/// Runs the plan. `show` is called every second with the point before, this one, and everything since the start. Ctrl-C
+/// makes the plan shorter: what was due until then is the result.
 ///
 /// # Errors
-/// The kernel refuses a ring, or a thread.
+/// The kernel refuses a ring, or a thread; or Ctrl-C comes before anything was due ([`Interrupted`]).
 pub fn run(
-    plan: Plan,
+    mut plan: Plan,
     server: Option<&Server>,
     mut show: impl FnMut(Point, Point, &Collected),
 ) -> anyhow::Result<Report> {
     let load = plan.load;
     let start = clock::mono().after(LEAD + LEAD_PER_TARGET * load.targets);
     let end = start.after(load.duration);
-    let (all_done, done) = bounded(1);
+    let (wake, woken) = bounded(WAKES);
     let shared = Arc::new(Shared {
         collected: (0..plan.shards).map(|_| Mutex::new(Collected::new())).collect(),
         left: AtomicU64::new(load.due_runs()),
-        all_done,
-        end,
+        wake,
+        end_ns: AtomicU64::new(end.as_ns()),
+        is_interrupted: AtomicBool::new(false),
     });
+    let listener = Arc::clone(&shared);
+    interrupt::listen(move || listener.interrupt()).context("listen for SIGINT")?;
     let mut rings = Rings::new(plan.engine, |text: &str| eprintln!("warning: {text}"));
     let engines = (0..plan.shards)
         .map(|shard| rings.with(|ring| start_engine(shard, ring, Arc::clone(&shared))))
         .collect::<anyhow::Result<Vec<Engine>>>()?;
     arm(&plan, &engines, start)?;
 
-    let _ = done.recv_timeout(start.since(clock::mono()));
+    wait(&woken, start, &shared);
+    if shared.is_interrupted() {
+        return Err(Interrupted.into());
+    }
     let cpu = || (clock::process_cpu(), server.map(Server::cpu));
     let (cpu_before, server_before) = cpu();
-    watch(&done, start, end, &shared, &mut show);
+    watch(&woken, start, end, &shared, &mut show);
     let (cpu_after, server_after) = cpu();
     // Runs that were due in time may end later; the load goes on meanwhile, as it was.
-    let last = end.after(plan.timeout * PROBE_ATTEMPTS + OUTCOME_GRACE);
-    if shared.left.load(Ordering::Acquire) > 0 {
-        let _ = done.recv_timeout(last.since(clock::mono()));
+    if !shared.is_interrupted() {
+        wait(&woken, end.after(plan.timeout * PROBE_ATTEMPTS + OUTCOME_GRACE), &shared);
+    }
+    if shared.is_interrupted() {
+        plan.load = shared.cut(load, start, end);
+        wait(&woken, clock::mono().after(OUTCOME_GRACE), &shared);
     }
     for engine in engines {
         engine.stop()?;
     }
     let server_cpu = server_before.zip(server_after).map(|(before, after)| after.saturating_sub(before));
     let cpu = cpu_after.saturating_sub(cpu_before).saturating_sub(server_cpu.unwrap_or_default());
-    Ok(Report { plan, engine: rings.name(), collected: total(&shared), cpu, server_cpu })
+    let is_interrupted = shared.is_interrupted();
+    Ok(Report { plan, is_interrupted, engine: rings.name(), collected: total(&shared), cpu, server_cpu })
 }
 
-/// Waits until the last run was due, showing what has come every second.
+/// Waits until `until`, until every run that counts has ended, or for Ctrl-C.
+fn wait(woken: &Receiver<Wake>, until: Mono, shared: &Shared) {
+    while shared.left.load(Ordering::Acquire) > 0 {
+        match woken.recv_timeout(until.since(clock::mono())) {
+            Ok(Wake::AllDone) => {}
+            Ok(Wake::Interrupted) | Err(_) => return,
+        }
+    }
+}
+
+/// Waits until the last run was due or Ctrl-C comes, showing what has come every second.
 fn watch(
-    done: &Receiver<()>,
+    woken: &Receiver<Wake>,
     start: Mono,
     end: Mono,
     shared: &Shared,
@@ -100,10 +140,10 @@ fn watch(
             return;
         }
         let next = start.after(before.at + PROGRESS_EVERY).min(end);
-        match done.recv_timeout(next.since(now)) {
+        match woken.recv_timeout(next.since(now)) {
             // Everything that was due has ended; the time goes on to its end, so that rates are per second of it.
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Wake::AllDone) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Wake::Interrupted) | Err(RecvTimeoutError::Disconnected) => return,
         }
         let collected = total(shared);
         let now = Point { at: clock::mono().since(start), done: collected.done() };
@@ -131,19 +171,39 @@ impl Shared {
     /// Called on the engine's thread with what one turn brought.
     fn take(&self, shard: usize, events: &mut Vec<ProbeEvent>) {
         let mut counted = 0;
+        let end = Mono::from_ns(self.end_ns.load(Ordering::Acquire));
         let mut collected = self.collected[shard].lock().unwrap_or_else(PoisonError::into_inner);
         for event in events.drain(..) {
             // Nothing but outcomes comes: targets are addresses, and nothing is asked for once.
             if let ProbeEvent::Outcome(outcome) = event
-                && collected.note(&outcome.result, self.end)
+                && collected.note(&outcome.result, end)
             {
                 counted += 1;
             }
         }
         drop(collected);
         if counted > 0 && self.left.fetch_sub(counted, Ordering::AcqRel) == counted {
-            let _ = self.all_done.try_send(());
+            let _ = self.wake.try_send(Wake::AllDone);
         }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.is_interrupted.load(Ordering::Acquire)
+    }
+
+    /// Called on the thread that listens for signals.
+    fn interrupt(&self) {
+        self.is_interrupted.store(true, Ordering::Release);
+        let _ = self.wake.try_send(Wake::Interrupted);
+    }
+
+    /// The load up to now; what is due later counts no more.
+    fn cut(&self, load: Load, start: Mono, end: Mono) -> Load {
+        let end = clock::mono().after(CUT_LEAD).min(end);
+        self.end_ns.store(end.as_ns(), Ordering::Release);
+        let cut = Load { duration: end.since(start), ..load };
+        self.left.fetch_sub(load.due_runs() - cut.due_runs(), Ordering::AcqRel);
+        cut
     }
 }
 

@@ -20,7 +20,10 @@ Neither is corrected for anything: a run that waits for its predecessor or for t
 
 /// A benchmark that has ended.
 pub struct Report {
+    /// Of an interrupted one, as long as it went.
     pub plan: Plan,
+    /// Ctrl-C ended it.
+    pub is_interrupted: bool,
     /// What carried the probes.
     pub engine: &'static str,
     pub collected: Collected,
@@ -30,7 +33,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Runs that were due and never began: the run before was in flight all the time, or the prober did not run.
+    /// Runs that were due and never began; of an interrupted benchmark, those too that were in flight at its end: the run before was in flight all the time, or the prober did not run.
     fn skipped(&self) -> u64 {
         self.plan.load.due_runs().saturating_sub(self.collected.done())
     }
@@ -50,12 +53,16 @@ impl Report {
         let built_in = if plan.is_built_in { " (built-in server)" } else { "" };
         let cores = self.cpu.as_secs_f64() / load.duration.as_secs_f64();
         let cpu_us = self.cpu.as_secs_f64() * 1e6 / (collected.done().max(1)) as f64;
+        let (early, skipped) = match self.is_interrupted {
+            true => (" (interrupted)", "skipped or unfinished"),
+            false => ("", "skipped"),
+        };
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}{built_in}", plan.name);
         let _ = writeln!(
             out,
-            "{} targets, each every {:?}, for {:?}; timeout {:?}; {} engine thread{} on {}",
+            "{} targets, each every {:?}, for {:?}{early}; timeout {:?}; {} engine thread{} on {}",
             load.targets,
             load.period,
             load.duration,
@@ -66,7 +73,7 @@ impl Report {
         );
         let _ = writeln!(
             out,
-            "\nRuns        {} of {} due ({} skipped), {} failed, {} inconclusive",
+            "\nRuns        {} of {} due ({} {skipped}), {} failed, {} inconclusive",
             collected.done(),
             load.due_runs(),
             self.skipped(),
@@ -129,6 +136,7 @@ impl Report {
             "targets": load.targets,
             "periodNs": nanos(load.period),
             "durationNs": nanos(load.duration),
+            "interrupted": self.is_interrupted,
             "timeoutNs": nanos(plan.timeout),
             "shards": plan.shards,
             "engine": self.engine,
@@ -228,6 +236,7 @@ mod tests {
         };
         Report {
             plan,
+            is_interrupted: false,
             engine: "io_uring",
             collected,
             cpu: Duration::from_millis(50),
@@ -252,11 +261,22 @@ mod tests {
         assert_eq!(json["latenessNs"]["max"], 2_000);
         assert_eq!(json["responseNs"]["count"], 990);
         assert_eq!(json["correctedFor"], "nothing");
+        assert_eq!(json["interrupted"], false);
         let mut empty = report();
         empty.collected = Collected::new();
         assert!(!empty.has_success());
         assert_eq!(empty.json()["responseNs"]["p99"], Value::Null);
         assert!(empty.table().contains("p99.9               -            -\n"), "{}", empty.table());
+    }
+
+    #[test]
+    fn an_interrupted_one_says_so() {
+        let mut cut = report();
+        cut.is_interrupted = true;
+        let table = cut.table();
+        assert!(table.contains(", for 2s (interrupted); timeout 1s;"), "{table}");
+        assert!(table.contains("Runs        999 of 1000 due (1 skipped or unfinished), 9 failed"), "{table}");
+        assert_eq!(cut.json()["interrupted"], true);
     }
 
     #[test]

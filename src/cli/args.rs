@@ -300,12 +300,12 @@ pub struct ProbeArgs {
     /// Which of its probes [default: liveness]
     #[arg(value_enum)]
     pub kind: Option<ProbeWord>,
-    /// Timeout when TARGET is an address; longer than 0s
-    #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "1s")]
-    pub timeout: Duration,
-    /// What carries the probe when TARGET is an address
-    #[arg(long, value_enum, default_value_t = EngineKind::Auto)]
-    pub engine: EngineKind,
+    /// Timeout when TARGET is an address; longer than 0s [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    pub timeout: Option<Duration>,
+    /// What carries the probe when TARGET is an address [default: auto]
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineKind>,
     /// Form of the output
     #[arg(short, long, value_enum)]
     pub output: Option<ProbeForm>,
@@ -409,8 +409,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, after) = rest.split_at(digits);
-        let value: u64 =
-            number.parse().map_err(|_| format!("{text:?} is not a duration such as 500ms, 10s or 1m30s"))?;
+        let value: u64 = number.parse().map_err(|_| no_duration(text))?;
         let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
         let (unit, next) = after.split_at(letters);
         let unit_ms: u64 = match unit {
@@ -418,7 +417,7 @@ fn duration(text: &str) -> Result<Duration, String> {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
-            _ => return Err(format!("{text:?} needs a unit: ms, s, m or h")),
+            _ => return Err(no_duration(text)),
         };
         let ms = value.checked_mul(unit_ms).ok_or_else(|| format!("{text:?} is too long"))?;
         total =
@@ -426,6 +425,12 @@ fn duration(text: &str) -> Result<Duration, String> {
         rest = next;
     }
     if text.is_empty() { Err("a duration such as 10s is needed".into()) } else { Ok(total) }
+}
+
+fn no_duration(text: &str) -> String {
+    format!(
+        "{text:?} is no duration: give whole numbers, each with a unit of ms, s, m or h: 1500ms, 10s, 1m30s"
+    )
 }
 
 /// A time in which nothing can be done would fail every probe.

@@ -27,12 +27,12 @@ const RATE_DEFAULT_PER_S: u32 = 1_000;
 /// Back to the start of the line, and the rest of it erased.
 const SAME_LINE: &str = "\r\x1b[K";
 
-/// A name that cannot be looked up, a file that cannot be made (exit code 3).
+/// A name that cannot be looked up, a file that cannot be made, words that have no effect (exit code 3).
 #[derive(Debug, Error)]
 #[error("error: {0}")]
-pub struct InvalidInput(String);
+pub struct InvalidInput(pub(super) String);
 
-/// Runs the benchmark; the exit code is 0 when any run succeeded.
+/// Runs the benchmark; the exit code is 0 when any run succeeded, 130 after Ctrl-C.
 ///
 /// # Errors
 /// Numbers that do not go together, a name that does not resolve, files that cannot be written, or the kernel refuses a
@@ -91,7 +91,11 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
             [("response time", &collected.response_ns), ("lateness of the prober", &collected.lateness_ns)];
         file.write(&svg::plot(&title, &curves))?;
     }
-    Ok(if report.has_success() { exit::OK } else { exit::FAILED })
+    Ok(match report.has_success() {
+        _ if report.is_interrupted => exit::INTERRUPTED,
+        true => exit::OK,
+        false => exit::FAILED,
+    })
 }
 
 fn load_of(args: &BenchArgs) -> anyhow::Result<Load> {

@@ -7,6 +7,7 @@ use probe_ebpf::LoadError;
 
 use super::bench::InvalidInput;
 use super::resource::UsageError;
+use crate::bench::drive::Interrupted;
 use crate::client::ClientError;
 
 /// Done.
@@ -22,11 +23,17 @@ pub const MISSING_FEATURE: u8 = 5;
 /// No agent answers on the socket (EX_UNAVAILABLE of sysexits.h).
 pub const UNREACHABLE: u8 = 69;
 
+/// Ctrl-C ended it early, as shells count it: 128 and SIGINT.
+pub const INTERRUPTED: u8 = 130;
+
 /// The code for an error that ended a verb.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<LoadErrors>() || cause.is::<InvalidInput>() {
             return INVALID_INPUT;
+        }
+        if cause.is::<Interrupted>() {
+            return INTERRUPTED;
         }
         if cause.is::<UsageError>() {
             return USAGE;

@@ -8,7 +8,7 @@ mod demo;
 mod describe;
 mod doctor;
 pub mod events;
-mod exit;
+pub mod exit;
 mod get;
 mod logs;
 pub mod manifests;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use hyper::Method;
@@ -14,7 +15,8 @@ use probe_core::wire::url::Scheme;
 use probe_core::wire::{headers, tls, url};
 use serde_json::Value;
 
-use super::args::{ProbeArgs, ProbeForm, ProbeWord};
+use super::args::{EngineKind, ProbeArgs, ProbeForm, ProbeWord};
+use super::bench::InvalidInput;
 use super::resource::UsageError;
 use super::{exit, output, print, resource};
 use crate::api::result_json;
@@ -22,17 +24,25 @@ use crate::client::{self, Patience};
 use crate::grpc;
 use crate::rings::Rings;
 
+/// How long a probe of an address may take when nothing else is said: as kubelet's timeoutSeconds.
+const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
 /// Prints each phase with its time, then the verdict; the exit code is 0 for a success.
 ///
 /// # Errors
-/// The address is none, the kernel refuses a ring, or the agent does not answer.
+/// The address is none, an argument has no effect, the kernel refuses a ring, or the agent does not answer.
 pub fn run(args: &ProbeArgs) -> anyhow::Result<u8> {
-    let result = match target_of(&args.target)? {
-        Some(Target::Grpc(target)) => result_json(&grpc::once(&target, args.timeout)?),
+    let target = target_of(&args.target)?;
+    refuse_idle(args, target.is_some())?;
+    let timeout = args.timeout.unwrap_or(PROBE_TIMEOUT_DEFAULT);
+    let result = match target {
+        Some(Target::Grpc(target)) => result_json(&grpc::once(&target, timeout)?),
         Some(target) => {
             let target = Arc::new(target);
-            let mut rings = Rings::new(args.engine, |text: &str| eprintln!("warning: {text}"));
-            let result = rings.with(|ring| engine::once(ring, target.clone(), args.timeout, clock::now))?;
+            let mut rings = Rings::new(args.engine.unwrap_or(EngineKind::Auto), |text: &str| {
+                eprintln!("warning: {text}")
+            });
+            let result = rings.with(|ring| engine::once(ring, target.clone(), timeout, clock::now))?;
             result_json(&result)
         }
         None => of_pod(args)?,
@@ -44,6 +54,26 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<u8> {
     };
     output::write(text.as_bytes())?;
     Ok(if print::probe::is_success(&result) { exit::OK } else { exit::FAILED })
+}
+
+/// What was typed and has no effect shall not look as if it had one.
+fn refuse_idle(args: &ProbeArgs, is_address: bool) -> Result<(), InvalidInput> {
+    let target = &args.target;
+    let idle = match (is_address, &args.container) {
+        (true, Some(container)) => {
+            format!(
+                "{container:?} has no effect: {target} is an address, which has no containers: leave it out"
+            )
+        }
+        (false, _) if args.timeout.is_some() => {
+            format!("--timeout has no effect on a probe of pod {target}, which has its own: leave it out")
+        }
+        (false, _) if args.engine.is_some() => {
+            format!("--engine has no effect on a probe of pod {target}: the agent runs it: leave it out")
+        }
+        (true, None) | (false, _) => return Ok(()),
+    };
+    Err(InvalidInput(idle))
 }
 
 /// Asks the agent to run one of the container's own probes.

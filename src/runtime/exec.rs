@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use probe_core::model::id::Ticket;
 use probe_core::model::limits::PROBE_OUTPUT_MAX_BYTES;
-use probe_core::model::runtime::{ExecResult, RuntimeEvent};
+use probe_core::model::runtime::{Blame, ExecResult, RuntimeEvent};
 use probe_core::sys::cgroup::{CgroupError, Group, Place};
 use probe_core::sys::pidfd;
 use probe_core::sys::procfs::{self, FileId};
@@ -37,10 +37,23 @@ enum Failure {
     End(#[from] EndError),
     #[error("failed to exec in container: cannot {operation}: {source}")]
     Io { operation: &'static str, source: io::Error },
-    #[error("failed to exec in container: {0}")]
-    Run(String),
+    #[error("failed to exec in container: {text}")]
+    Run { text: String, blame: Blame },
     #[error("failed to exec in container: the container has ended")]
     ContainerEnded,
+}
+
+impl Failure {
+    fn blame(&self) -> Blame {
+        match self {
+            // A command with a NUL byte can be run nowhere.
+            Failure::Config(_) => Blame::Command,
+            Failure::Run { blame, .. } => *blame,
+            Failure::Cgroup(_) | Failure::End(_) | Failure::Io { .. } | Failure::ContainerEnded => {
+                Blame::Elsewhere
+            }
+        }
+    }
 }
 
 /// Runs it and answers `ExecDone`.
@@ -57,7 +70,7 @@ pub async fn run(
         Some(main) if *instance.phase.borrow() == Phase::Running => {
             let result = match in_container(&shared, &instance, main, &argv, timeout).await {
                 Ok(result) => result,
-                Err(error) => ExecResult::Failed { error: error.to_string().into() },
+                Err(error) => ExecResult::Failed { error: error.to_string().into(), blame: error.blame() },
             };
             RuntimeEvent::ExecDone { instance: instance.id, ticket, result }
         }
@@ -136,7 +149,7 @@ async fn in_place(
             Go::Running => process.drain_until_ended(&mut output).await,
             Go::Failed(failure) => {
                 ended(&process.pidfd).await?;
-                Err(Failure::Run(failure.message(&spec)))
+                Err(Failure::Run { text: failure.message(&spec), blame: failure.blame() })
             }
         }
     };
@@ -180,7 +193,7 @@ impl Process {
         output: &mut [Captured; 2],
     ) -> Result<ExecResult, Failure> {
         let killed = match &outcome {
-            Some(Ok(()) | Err(Failure::Run(_))) => Ok(()),
+            Some(Ok(()) | Err(Failure::Run { .. })) => Ok(()),
             None | Some(Err(_)) => self.kill_tree(place, output).await,
         };
         let status = pidfd::reap(self.pidfd.as_fd()).map_err(io("reap the process"))?;

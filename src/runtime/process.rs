@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use probe_core::model::id::{InstanceId, PodUid, Ticket};
 use probe_core::model::limits::{EXECS_MAX, SHARD_QUEUE_MAX};
-use probe_core::model::runtime::{ExecResult, RuntimeCmd, RuntimeEvent, StartError, StartRequest};
+use probe_core::model::runtime::{Blame, ExecResult, RuntimeCmd, RuntimeEvent, StartError, StartRequest};
 use probe_core::sensor::Sensor;
 use probe_core::sys::clock;
 use probe_core::sys::session;
@@ -248,7 +248,8 @@ impl Shared {
 /// Answer to an exec in a container that does not run.
 pub fn not_running(instance: InstanceId, ticket: Ticket) -> RuntimeEvent {
     let error = "failed to exec in container: the container is not running".into();
-    RuntimeEvent::ExecDone { instance, ticket, result: ExecResult::Failed { error } }
+    let result = ExecResult::Failed { error, blame: Blame::Elsewhere };
+    RuntimeEvent::ExecDone { instance, ticket, result }
 }
 
 fn remove_pod(dir: &std::path::Path) {

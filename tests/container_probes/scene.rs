@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use test_support::{AFTER_A_WHILE, Agent, World, eventually, pass};
+use test_support::pace::{self, patience};
+use test_support::{Agent, World, eventually, pass};
 
 /// What upstream's test images do, on 8080: well for so many seconds, then 500 for ever, and redirects.
 const APP: &str = r#"
@@ -38,10 +39,13 @@ class Handler(BaseHTTPRequestHandler):
 ThreadingHTTPServer(('0.0.0.0', 8080), Handler).serve_forever()
 "#;
 
-/// Upstream watches for four minutes, and for one whether a pod gets ready. Delays, periods and back-off have a tenth of
-/// their length here, or a little more: they are whole seconds.
-const WATCHED: Duration = Duration::from_secs(24);
-const WATCHED_FOR_READY: Duration = Duration::from_secs(6);
+/// Seconds that upstream watches: whether a container is restarted, and whether a pod gets ready.
+const WATCHED_S: u64 = 240;
+const WATCHED_FOR_READY_S: u64 = 60;
+/// Of a probe that says nothing else, the default.
+const PERIOD_S: u64 = 10;
+/// Upstream's app is well for so long.
+const WELL_S: u64 = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What kind of container is probed.
@@ -61,15 +65,15 @@ pub fn sh(script: &str) -> Value {
     json!({"command": ["/bin/sh", "-c", script]})
 }
 
-/// The app, which is well for a second.
+/// The app, which is well for a while.
 pub fn app() -> Value {
-    sh("exec python3 $DIR/app.py 1")
+    sh(&format!("exec python3 $DIR/app.py {}", pace::seconds(WELL_S)))
 }
 
-/// `container` with a probe of this kind; a period of a second where none is given.
+/// `container` with a probe of this kind; the default period where none is given.
 pub fn probed(mut container: Value, kind: &str, mut probe: Value) -> Value {
     if probe["periodSeconds"].is_null() {
-        probe["periodSeconds"] = json!(1);
+        probe["periodSeconds"] = json!(pace::seconds(PERIOD_S));
     }
     container[kind] = probe;
     container
@@ -144,13 +148,13 @@ impl Scene {
 
     /// It is ready in the end.
     pub fn gets_ready(&self, id: &str) {
-        eventually(&format!("{id}: it is ready"), AFTER_A_WHILE, || self.is_ready().then_some(()));
+        eventually(&format!("{id}: it is ready"), patience(), || self.is_ready().then_some(()));
     }
 
     /// The container is restarted so often in the end, and the count only grows.
     pub fn restarts_to(mut self, id: &str, count: u64) {
         let mut before = 0;
-        eventually(&format!("{id}: {count} restarts"), AFTER_A_WHILE, || {
+        eventually(&format!("{id}: {count} restarts"), patience(), || {
             let now = self.restarts();
             assert!(now >= before, "{id}: {now} restarts after {before}");
             before = now;
@@ -161,7 +165,7 @@ impl Scene {
 
     /// As [`Scene::restarts_to`] once; what ignores signals is killed, also in the end.
     pub fn restarts_and_is_killed(mut self, id: &str) {
-        eventually(&format!("{id}: a restart"), AFTER_A_WHILE, || (self.restarts() > 0).then_some(()));
+        eventually(&format!("{id}: a restart"), patience(), || (self.restarts() > 0).then_some(()));
         let uid = self.world.get_json("pods")["items"][0]["metadata"]["uid"].clone();
         assert!(uid.is_string(), "{id}");
         // The pod's own grace period is long.
@@ -178,7 +182,7 @@ impl Scene {
 
     /// It runs all the time, and is not restarted.
     pub fn keeps_running(mut self, id: &str) {
-        self.watch(WATCHED, |scene| {
+        self.watch(Duration::from_secs(pace::seconds(WATCHED_S)), |scene| {
             assert_eq!(scene.restarts(), 0, "{id}: {}", scene.agent.printed());
         });
         self.end(id);
@@ -186,7 +190,7 @@ impl Scene {
 
     /// It is not ready at any time, and not restarted.
     pub fn never_gets_ready(mut self, id: &str) {
-        self.watch(WATCHED_FOR_READY, |scene| {
+        self.watch(Duration::from_secs(pace::seconds(WATCHED_FOR_READY_S)), |scene| {
             assert!(!scene.is_ready(), "{id}: {}", scene.agent.printed());
         });
         assert_eq!(self.restarts(), 0, "{id}: {}", self.agent.printed());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use probe_core::model::probe::Handler;
-use probe_core::model::runtime::{ExecResult, ExitStatus};
+use probe_core::model::runtime::{Blame, ExecResult, ExitStatus};
 use probe_core::ring::twin::{Behaviour, Piece, Rng};
 
 use super::plan::Mood;
@@ -109,7 +109,9 @@ pub fn exec(health: Health, timeout: Option<Duration>, rng: &mut Rng) -> (Durati
         (Health::Failing, _) => (takes, exited(1)),
         (Health::Hung, Some(timeout)) => (timeout, ExecResult::TimedOut),
         (Health::Hung, None) => (Duration::from_secs(20), exited(1)),
-        (Health::Garbled, _) => (takes, ExecResult::Failed { error: "no such command".into() }),
+        (Health::Garbled, _) => {
+            (takes, ExecResult::Failed { error: "no such command".into(), blame: Blame::Command })
+        }
     }
 }
 

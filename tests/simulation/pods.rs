@@ -9,7 +9,7 @@ use probe_core::model::pod::{
     Role, TerminationMessagePolicy,
 };
 use probe_core::model::probe::{
-    ExecAction, Handler, HttpGetAction, PortRef, ProbeKind, ProbeSpec, TcpSocketAction,
+    ErroredRuns, ExecAction, Handler, HttpGetAction, PortRef, ProbeKind, ProbeSpec, TcpSocketAction,
 };
 use probe_core::ring::twin::Rng;
 
@@ -152,6 +152,7 @@ fn probe_spec(kind: ProbeKind, port: u16, may_exec: &mut bool, rng: &mut Rng) ->
         failure_threshold: 1 + rng.below(4) as u32,
         termination_grace_s: (kills && rng.chance(300)).then(|| 1 + rng.below(10) as u32),
         resets_on_restart: false,
+        errored_runs: ErroredRuns::Ignore,
     }
 }
 

@@ -11,7 +11,7 @@ use probe_core::model::id::{ContainerIx, InstanceId, PodUid, Ticket};
 use probe_core::model::pod::ContainerSpec;
 use probe_core::model::probe::{Handler, ProbeKind};
 use probe_core::model::runtime::{
-    ExecResult, ExitStatus, OomFacts, OomLimit, RuntimeCmd, RuntimeEvent, StartError, StartRequest,
+    Blame, ExecResult, ExitStatus, OomFacts, OomLimit, RuntimeCmd, RuntimeEvent, StartError, StartRequest,
 };
 use probe_core::model::time::{Mono, Now};
 use probe_core::ring::twin::{Behaviour, Rng, Twin, World};
@@ -285,7 +285,8 @@ impl Runtime {
             self.set_server(at, addr(self.spec(id), port), None);
         }
         for ticket in execs {
-            let result = ExecResult::Failed { error: "the container has ended".into() };
+            let result =
+                ExecResult::Failed { error: "the container has ended".into(), blame: Blame::Elsewhere };
             let takes = self.rng.duration_up_to(Duration::from_millis(200));
             self.agenda.push(at.after(takes), Todo::Exec { instance: id, ticket, result });
         }
@@ -303,7 +304,10 @@ impl Runtime {
         let nature = self.nature(id);
         let state = self.instances.get(&id).filter(|it| it.stage == Stage::Running);
         let (takes, result) = match (state, argv.as_slice()) {
-            (None, _) => (Duration::ZERO, ExecResult::Failed { error: "the container does not run".into() }),
+            (None, _) => {
+                let error = "the container does not run".into();
+                (Duration::ZERO, ExecResult::Failed { error, blame: Blame::Elsewhere })
+            }
             (Some(it), ["check", WHO, kind]) => {
                 let kind = ProbeKind::ALL.into_iter().find(|known| known.as_str() == *kind);
                 let health = it.health[kind.expect("a known kind of probe") as usize].0;

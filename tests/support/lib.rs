@@ -22,6 +22,7 @@ mod freezer;
 pub mod http;
 mod lines;
 mod netns;
+pub mod pace;
 pub mod procs;
 mod seccomp;
 pub mod server;

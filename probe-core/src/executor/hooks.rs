@@ -247,7 +247,7 @@ fn exec_hook_result(result: &ExecResult) -> HookResult {
             messages::hook_error(&format!("command exited with {}", status.exit_code()), output)
         }
         ExecResult::TimedOut => messages::hook_error("command timed out", ""),
-        ExecResult::Failed { error } => messages::hook_error(error, ""),
+        ExecResult::Failed { error, blame: _ } => messages::hook_error(error, ""),
     };
     Err(text.into())
 }

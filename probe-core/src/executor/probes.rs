@@ -273,7 +273,7 @@ impl Pod {
         context.out.push(Output::Probe(ProbeCmd::ExecDone { probe: key, generation }));
         let Some((action, probe)) = self.exec_action(ix, kind) else { return Effect::Stale };
         let phases = Phases { due: run.due, done: now, ..Phases::default() };
-        let result = judge_exec(result, &self.probe_argv(ix, action), probe.timeout, phases);
+        let result = judge_exec(result, &self.probe_argv(ix, action), probe, phases);
         let outcome = Outcome { probe: key, generation, instance, folded_successes: 0, result };
         self.on_outcome(ix, kind, &outcome, context)
     }
@@ -331,7 +331,7 @@ impl Pod {
         phases: Phases,
     ) -> RunResult {
         match self.exec_action(ix, kind) {
-            Some((action, probe)) => judge_exec(result, &self.probe_argv(ix, action), probe.timeout, phases),
+            Some((action, probe)) => judge_exec(result, &self.probe_argv(ix, action), probe, phases),
             None => RunResult { verdict: Verdict::Errored, detail: None, phases },
         }
     }
@@ -405,16 +405,16 @@ fn arm(
 }
 
 /// The table of kubelet-semantics 6.
-fn judge_exec(result: &ExecResult, argv: &[Box<str>], timeout: Duration, phases: Phases) -> RunResult {
+fn judge_exec(result: &ExecResult, argv: &[Box<str>], probe: &ProbeSpec, phases: Phases) -> RunResult {
     let (verdict, detail) = match result {
         ExecResult::Exited { status: ExitStatus::Code(0), .. } => (Verdict::Success, None),
         ExecResult::Exited { output, .. } => (Verdict::Failure, Some(output.clone())),
         ExecResult::TimedOut => {
             let argv = argv.join(" ");
-            let text = format!("command timed out: \"{argv}\" timed out after {}", GoDuration(timeout));
+            let text = format!("command timed out: \"{argv}\" timed out after {}", GoDuration(probe.timeout));
             (Verdict::Failure, Some(text.into()))
         }
-        ExecResult::Failed { error } => (Verdict::Errored, Some(error.clone())),
+        ExecResult::Failed { error, blame } => (probe.errored_runs.verdict(*blame), Some(error.clone())),
     };
     RunResult { verdict, detail, phases }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::id::{InstanceId, ProbeKey, Ticket};
+use super::runtime::Blame;
 use super::time::Mono;
 use super::tls::{TlsConfig, TlsTarget};
 
@@ -52,6 +53,42 @@ pub struct ProbeSpec {
     pub termination_grace_s: Option<u32>,
     /// Annotation `reset-on-restart`: runs in a row are counted anew for each instance of the container.
     pub resets_on_restart: bool,
+    /// Has a meaning for an exec probe only.
+    pub errored_runs: ErroredRuns,
+}
+
+/// Annotation `errored-runs`: what a run of an exec probe came to whose command could not be begun in the container.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum ErroredRuns {
+    /// No threshold counts it (kubelet-semantics 8).
+    #[default]
+    Ignore,
+    Failure,
+}
+
+impl ErroredRuns {
+    pub const ALL: [ErroredRuns; 2] = [ErroredRuns::Ignore, ErroredRuns::Failure];
+
+    /// As it stands in the annotation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErroredRuns::Ignore => "Ignore",
+            ErroredRuns::Failure => "Failure",
+        }
+    }
+
+    pub fn parse(value: &str) -> Option<ErroredRuns> {
+        ErroredRuns::ALL.into_iter().find(|runs| runs.as_str() == value)
+    }
+
+    /// The verdict of a run that could not be made. What this host or defib itself lacks is nothing that a restart of the
+    /// container brings, so it is never a failure.
+    pub const fn verdict(self, blame: Blame) -> Verdict {
+        match (self, blame) {
+            (ErroredRuns::Failure, Blame::Command) => Verdict::Failure,
+            (ErroredRuns::Ignore, Blame::Command) | (_, Blame::Elsewhere) => Verdict::Errored,
+        }
+    }
 }
 
 /// The action of a probe (kubelet-semantics 4 to 7).

@@ -174,5 +174,16 @@ pub enum ExecResult {
     /// Could not be run at all, or the container ended meanwhile.
     Failed {
         error: Box<str>,
+        blame: Blame,
     },
+}
+
+/// Where the reason lies that a command could not be run.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Blame {
+    /// With the command as the container has it: it is missing, may not be run, is no program, or its folder is gone.
+    Command,
+    /// Anywhere else, or nobody knows: the container has ended, this host has no process, memory or descriptor left, or
+    /// defib itself failed.
+    Elsewhere,
 }

@@ -13,7 +13,8 @@ use crate::model::pod::{
     RestartPolicy, Role, TerminationMessagePolicy,
 };
 use crate::model::probe::{
-    ExecAction, GrpcAction, Handler, HttpGetAction, PortRef, ProbeSpec, TcpSocketAction, TlsAction,
+    ErroredRuns, ExecAction, GrpcAction, Handler, HttpGetAction, PortRef, ProbeSpec, TcpSocketAction,
+    TlsAction,
 };
 use crate::wire::tls;
 
@@ -161,6 +162,7 @@ fn probe(probe: &k8s::Probe) -> Option<ProbeSpec> {
         failure_threshold: number(probe.failure_threshold),
         termination_grace_s: probe.termination_grace_period_seconds.map(seconds),
         resets_on_restart: false,
+        errored_runs: ErroredRuns::Ignore,
     })
 }
 

@@ -108,6 +108,7 @@ fn statuses(bench: &mut Bench) {
     check("HTTP-11", server.addr, &result, Verdict::Failure, Some("Get \"http://{addr}/invalid\": EOF"));
 }
 
+/// HTTP-11, HTTPX-01 and HTTPX-03: in `statuses`, which all rings share.
 fn statuses_decide(ring: RingKind) {
     let mut bench = Bench::new(ring);
     statuses(&mut bench);

@@ -116,7 +116,7 @@ fn events_merged_and_raw() {
 #[test]
 fn a_probe_now() {
     with_api(|world| async move {
-        use probe_core::model::probe::{Handler, PortRef, ProbeSpec, TcpSocketAction};
+        use probe_core::model::probe::{ErroredRuns, Handler, PortRef, ProbeSpec, TcpSocketAction};
         let path = "/apis/defib.dev/v1/namespaces/default/pods/a/probe";
         world.publish(1, "a", &["main"]);
         let none = world.call("POST", path, "").await;
@@ -130,6 +130,7 @@ fn a_probe_now() {
             failure_threshold: 3,
             termination_grace_s: None,
             resets_on_restart: false,
+            errored_runs: ErroredRuns::Ignore,
         };
         world.publish_as(1, "a", &["main"], |snapshot| {
             let spec = std::sync::Arc::get_mut(&mut snapshot.spec).unwrap();

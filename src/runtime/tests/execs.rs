@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use probe_core::model::limits::PROBE_OUTPUT_MAX_BYTES;
 use probe_core::model::pod::{EnvValue, EnvVar};
-use probe_core::model::runtime::{ExecResult, ExitStatus};
+use probe_core::model::runtime::{Blame, ExecResult, ExitStatus};
 
 use super::ends::{FAMILY, family_pids, is_alive};
 use super::world::{Elsewhere, World, lines_of, shell};
@@ -39,17 +39,21 @@ fn a_command_runs_like_the_container() {
         let namespace = format!("test $(readlink /proc/self/ns/mnt) = $(readlink /proc/{pid}/ns/mnt)");
         assert_eq!(run(&namespace), exited(0, ""));
     }
-    let ExecResult::Failed { error } = world.exec(id, &["no-such-program"], None) else { panic!() };
+    let ExecResult::Failed { error, blame } = world.exec(id, &["no-such-program"], None) else { panic!() };
     assert_eq!(
-        &*error,
-        "failed to exec in container: exec: \"no-such-program\": executable file not found in $PATH"
+        (&*error, blame),
+        (
+            "failed to exec in container: exec: \"no-such-program\": executable file not found in $PATH",
+            Blame::Command
+        )
     );
     world.submit(probe_core::model::runtime::RuntimeCmd::Stop { instance: id, grace: Duration::ZERO });
     world.exited(id);
     world.clean_up(id);
     assert!(!is_alive(background), "and ends with it");
-    let ExecResult::Failed { error } = world.exec(id, &["true"], None) else { panic!() };
-    assert_eq!(&*error, "failed to exec in container: the container is not running");
+    let ExecResult::Failed { error, blame } = world.exec(id, &["true"], None) else { panic!() };
+    let expected = "failed to exec in container: the container is not running";
+    assert_eq!((&*error, blame), (expected, Blame::Elsewhere));
 }
 
 #[test]
@@ -106,7 +110,8 @@ fn a_run_ends_with_its_container() {
     });
     world.exited(id);
     world.clean_up(id);
-    let ExecResult::Failed { error } = world.exec_done(1) else { panic!() };
-    assert_eq!(&*error, "failed to exec in container: the container has ended");
+    let ExecResult::Failed { error, blame } = world.exec_done(1) else { panic!() };
+    let expected = "failed to exec in container: the container has ended";
+    assert_eq!((&*error, blame), (expected, Blame::Elsewhere));
     assert!(!is_alive(pid));
 }

@@ -416,7 +416,7 @@ impl Observer {
                     format!("{kind} probe failed: command timed out: {command} timed out after {timeout_s}s");
                 (Some(false), Some(text))
             }
-            ExecResult::Failed { error } => {
+            ExecResult::Failed { error, .. } => {
                 (None, Some(format!("{kind} probe errored and resulted in unknown state: {error}")))
             }
         };

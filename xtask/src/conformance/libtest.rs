@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+/// From good to bad.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
     Passed,
-    Failed,
     Ignored,
+    Failed,
 }
 
 /// Names that `--list` printed.
@@ -14,9 +15,16 @@ pub fn listed(output: &str) -> Vec<String> {
     output.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
-/// Results by name. A test that ended the whole process has none.
+/// Results of one binary by name: each binary is run by itself, so that a name of another one never stands here. A test
+/// that ended the whole process has none. Where a name comes more than once, the worst of its results counts: what a
+/// failed test printed is shown again behind the results, and may look like one.
 pub fn results(output: &str) -> BTreeMap<String, Outcome> {
-    output.lines().filter_map(result).collect()
+    let mut results = BTreeMap::new();
+    for (name, outcome) in output.lines().filter_map(result) {
+        let worst = results.entry(name).or_insert(outcome);
+        *worst = outcome.max(*worst);
+    }
+    results
 }
 
 /// `test NAME ... ok`, `FAILED`, or `ignored` with a reason; with ` - should panic` after the name of such a test.
@@ -40,6 +48,19 @@ mod tests {
     fn names_are_read_and_summaries_are_not() {
         let output = "a::b: test\nc: test\nd: benchmark\n\n2 tests, 1 benchmark\n";
         assert_eq!(listed(output), ["a::b", "c"]);
+    }
+
+    #[test]
+    fn the_worst_result_of_a_name_counts() {
+        for (output, expected) in [
+            ("test a ... FAILED\ntest a ... ok\n", Outcome::Failed),
+            ("test a ... ok\ntest a ... FAILED\n", Outcome::Failed),
+            ("test a ... ignored\ntest a ... ok\n", Outcome::Ignored),
+            ("test a ... FAILED\ntest a ... ignored\n", Outcome::Failed),
+            ("test a ... ok\ntest a ... ok\n", Outcome::Passed),
+        ] {
+            assert_eq!(results(output), [("a".to_owned(), expected)].into(), "{output}");
+        }
     }
 
     #[test]

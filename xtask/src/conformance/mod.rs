@@ -28,18 +28,32 @@ pub struct ConformanceArgs {
     /// A case table in markdown: each of its ids must be in the document
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
+    /// Only the end-to-end groups E2E-*, with upstream's delays, periods, back-off and watches in full length: the better
+    /// part of an hour
+    #[arg(long)]
+    real_time: bool,
 }
+
+/// Ids of end-to-end cases begin so.
+const END_TO_END: &str = "E2E-";
+/// Read by the end-to-end tests' support package.
+const REAL_TIME: &str = "DEFIB_TEST_REAL_TIME";
 
 /// Runs everything, prints the table; a case that failed or is open is an error.
 pub fn run(repo: &Repo, args: &ConformanceArgs) -> Result<()> {
-    let rows = document::rows(&read(&repo.path(document::PATH))?)?;
+    let mut rows = document::rows(&read(&repo.path(document::PATH))?)?;
     let wanted = match &args.cases {
-        Some(path) => document::case_ids(&read(path)?),
+        Some(path) => wanted_cases(path)?,
         None => Vec::new(),
     };
-    let verdicts = run_tests(repo, &rows)?;
+    // Before rows are left out: those are not missing.
+    let missing = missing(&rows, &wanted);
+    if args.real_time {
+        rows.retain(|row| row.id.starts_with(END_TO_END));
+    }
+    let verdicts = run_tests(repo, &rows, args.real_time)?;
     let mut cases: Vec<Case> = rows.iter().map(|row| judged(row, &verdicts)).collect();
-    cases.extend(missing(&rows, &wanted));
+    cases.extend(missing);
     print!("{}", report::table(&cases));
     if let Some(path) = &args.json {
         fs::write(path, report::json(&cases)?).with_context(|| format!("cannot write {}", path.display()))?;
@@ -51,6 +65,18 @@ pub fn run(repo: &Repo, args: &ConformanceArgs) -> Result<()> {
     Ok(())
 }
 
+/// The ids of another table. One without any is the wrong file: it would find nothing missing.
+fn wanted_cases(path: &Path) -> Result<Vec<String>> {
+    let ids = document::case_ids(&read(path)?);
+    if ids.is_empty() {
+        bail!(
+            "{} has no case: --cases wants a markdown table whose rows begin with an id, such as `| E2E-C-01 | …`",
+            path.display()
+        );
+    }
+    Ok(ids)
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
@@ -59,7 +85,7 @@ fn read(path: &Path) -> Result<String> {
 type Verdicts = BTreeMap<TestName, std::result::Result<(), String>>;
 
 /// Each binary is built and run once, with exactly the tests that are named.
-fn run_tests(repo: &Repo, rows: &[Row]) -> Result<Verdicts> {
+fn run_tests(repo: &Repo, rows: &[Row], real_time: bool) -> Result<Verdicts> {
     let files = repo.files()?;
     let mut verdicts = Verdicts::new();
     let mut binaries: BTreeMap<Binary, Vec<(TestName, Place)>> = BTreeMap::new();
@@ -74,7 +100,7 @@ fn run_tests(repo: &Repo, rows: &[Row]) -> Result<Verdicts> {
     }
     for (binary, tests) in &binaries {
         println!("conformance: {} tests of {}", tests.len(), binary.cargo_args().join(" "));
-        let Some(list) = harness(repo, binary, &["--list"]).map(Ended::if_success)? else {
+        let Some(list) = harness(repo, binary, &["--list"], real_time).map(Ended::if_success)? else {
             let reason = || Err(format!("`cargo test {}` does not build", binary.cargo_args().join(" ")));
             verdicts.extend(tests.iter().map(|(test, _)| (test.clone(), reason())));
             continue;
@@ -86,7 +112,7 @@ fn run_tests(repo: &Repo, rows: &[Row]) -> Result<Verdicts> {
         let output = if names.is_empty() {
             String::new()
         } else {
-            harness(repo, binary, &[&["--exact"], &names[..]].concat())?.output
+            harness(repo, binary, &[&["--exact"], &names[..]].concat(), real_time)?.output
         };
         let results = libtest::results(&output);
         for (test, place) in tests {
@@ -118,8 +144,11 @@ impl Ended {
     }
 }
 
-fn harness(repo: &Repo, binary: &Binary, args: &[&str]) -> Result<Ended> {
+fn harness(repo: &Repo, binary: &Binary, args: &[&str], real_time: bool) -> Result<Ended> {
     let mut command = repo.cargo();
+    if real_time {
+        command.env(REAL_TIME, "1");
+    }
     command.args(["test", "--quiet"]).args(binary.cargo_args()).arg("--");
     // What --quiet means to Cargo, it must not mean to the harness: dots have no names.
     command.args(["--format", "pretty", "--color", "never"]).args(args).stderr(Stdio::inherit());
@@ -193,6 +222,24 @@ mod tests {
         check(&["c"], Err("c is ignored"));
         check(&["a", "d"], Err("d has no result: its process ended early"));
         check(&[], Err("there is no such test"));
+    }
+
+    #[test]
+    fn a_table_without_cases_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cases.md");
+        let ids = |text: &str| {
+            fs::write(&file, text).unwrap();
+            wanted_cases(&file).map_err(|error| error.to_string())
+        };
+        let found = [ids("| A-01 | x |\n"), ids(""), ids("| id | x |\n|---|---|\n")];
+        assert_eq!(found[0], Ok(vec!["A-01".to_owned()]));
+        for refused in &found[1..] {
+            assert!(
+                refused.as_ref().is_err_and(|error| error.contains("has no case: --cases wants")),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
+use super::scope;
 use super::source::Source;
 use crate::conformance::document::{self, Check, Row, TestName};
 
@@ -73,11 +74,16 @@ fn problem(row: &Row, sources: &[Source]) -> Option<String> {
             let Some(source) = sources.iter().find(|source| source.path == *file) else {
                 return Some(format!("{}: there is no {file}", row.id));
             };
-            if !source.text.contains(&format!("fn {function}(")) {
+            let Some(texts) = scope::texts(source, function, sources) else {
                 return Some(format!("{}: {file} has no function `{function}`", row.id));
-            }
-            (!document::names(&source.text, &row.id))
-                .then(|| format!("{}: {file} does not name the case: write its id in full", row.id))
+            };
+            (!texts.iter().any(|text| document::names(text, &row.id))).then(|| {
+                format!(
+                    "{}: `{function}` of {file} does not name the case: write its id in full into the function, above \
+                     it, or into a table that it uses",
+                    row.id
+                )
+            })
         }
     }
 }
@@ -95,7 +101,7 @@ mod tests {
     use super::*;
 
     fn found(rows: &[&str]) -> Vec<String> {
-        let text = "// ACT-01, BO-011\n#[test]\nfn works() {}\n";
+        let text = "// BO-02\n\n// ACT-01, BO-011\n#[test]\nfn works() {}\n";
         let sources = [Source::parse("tests/a.rs", text.to_owned()).unwrap()];
         let mut text = rows.join("\n");
         // The number of cases has a test of its own.
@@ -119,7 +125,13 @@ mod tests {
             ("| ACT-01 | x | tests/a.rs::work | |", "1: ACT-01: tests/a.rs has no function `work`"),
             (
                 "| BO-01 | x | tests/a.rs::works | |",
-                "1: BO-01: tests/a.rs does not name the case: write its id in full",
+                "1: BO-01: `works` of tests/a.rs does not name the case: write its id in full into the function, above \
+                 it, or into a table that it uses",
+            ),
+            (
+                "| BO-02 | x | tests/a.rs::works | |",
+                "1: BO-02: `works` of tests/a.rs does not name the case: write its id in full into the function, above \
+                 it, or into a table that it uses",
             ),
         ] {
             assert_eq!(found(&[row]), [message], "{row}");

@@ -7,6 +7,7 @@ mod arrows;
 mod conformance;
 mod docs;
 mod rust;
+mod scope;
 mod sizes;
 mod source;
 mod text;

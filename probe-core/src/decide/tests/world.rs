@@ -8,7 +8,7 @@ use crate::model::id::{ContainerId, ContainerIx, InstanceId, PodUid};
 use crate::model::pod::{
     ChildOomPolicy, ContainerSpec, PodSpec, RestartPolicy, Role, TerminationMessagePolicy,
 };
-use crate::model::probe::{Handler, PortRef, ProbeSpec, TcpSocketAction};
+use crate::model::probe::{ErroredRuns, Handler, PortRef, ProbeSpec, TcpSocketAction};
 use crate::model::status::Terminated;
 use crate::model::time::{Mono, Now, Wall};
 
@@ -42,6 +42,7 @@ pub fn probe() -> ProbeSpec {
         failure_threshold: 3,
         termination_grace_s: None,
         resets_on_restart: false,
+        errored_runs: ErroredRuns::Ignore,
     }
 }
 

@@ -4,7 +4,7 @@ use super::world::{OnStop, Run, container, one, pod};
 use super::{Case, Step, check};
 use crate::model::pod::{ContainerSpec, Hook, RestartPolicy, Role};
 use crate::model::probe::{ExecAction, HttpGetAction, PortRef, ProbeKind, Verdict};
-use crate::model::runtime::{ExecResult, ExitStatus};
+use crate::model::runtime::{Blame, ExecResult, ExitStatus};
 
 fn exec() -> Hook {
     Hook::Exec(ExecAction { command: vec!["hook".into(), "now".into()] })
@@ -149,7 +149,10 @@ fn pre_stop_hooks() {
                 Step::Delete(None),
                 Step::Until(1_000),
                 Step::Exit(0, 0),
-                Step::ExecDone(ExecResult::Failed { error: "the container ended".into() }),
+                Step::ExecDone(ExecResult::Failed {
+                    error: "the container ended".into(),
+                    blame: Blame::Elsewhere,
+                }),
                 Step::Says(&[
                     "0.000 start c.0",
                     "0.000 Killing Stopping container c",
@@ -278,7 +281,10 @@ fn post_start_hooks() {
             steps: vec![
                 Step::Until(1_000),
                 Step::Exit(0, 3),
-                Step::ExecDone(ExecResult::Failed { error: "the container ended".into() }),
+                Step::ExecDone(ExecResult::Failed {
+                    error: "the container ended".into(),
+                    blame: Blame::Elsewhere,
+                }),
                 Step::Stale(1),
                 Step::Says(&[
                     "0.000 start c.0",
@@ -304,7 +310,10 @@ fn post_start_hooks() {
                     "1.000 forget",
                     "1.000 gone",
                 ]),
-                Step::ExecDone(ExecResult::Failed { error: "the container ended".into() }),
+                Step::ExecDone(ExecResult::Failed {
+                    error: "the container ended".into(),
+                    blame: Blame::Elsewhere,
+                }),
                 Step::Holds(0, 0, 0),
             ],
         },

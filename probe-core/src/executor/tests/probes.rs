@@ -3,8 +3,8 @@
 use super::world::{Begin, Run, container, one, pod, probe, thresholds};
 use super::{Case, Step, check};
 use crate::model::pod::{ContainerSpec, RestartPolicy, Role};
-use crate::model::probe::{ExecAction, Handler, ProbeKind, ProbeSpec, Verdict};
-use crate::model::runtime::{ExecResult, ExitStatus};
+use crate::model::probe::{ErroredRuns, ExecAction, Handler, ProbeKind, ProbeSpec, Verdict};
+use crate::model::runtime::{Blame, ExecResult, ExitStatus};
 
 const LIVENESS: ProbeKind = ProbeKind::Liveness;
 const READINESS: ProbeKind = ProbeKind::Readiness;
@@ -25,7 +25,11 @@ fn exited(code: u8) -> Step {
 }
 
 fn failed() -> Step {
-    Step::ExecDone(ExecResult::Failed { error: "not found".into() })
+    failed_by(Blame::Command)
+}
+
+fn failed_by(blame: Blame) -> Step {
+    Step::ExecDone(ExecResult::Failed { error: "not found".into(), blame })
 }
 
 #[test]
@@ -265,6 +269,40 @@ fn exec_probes() {
             runs: vec![],
             steps: vec![due(), Step::Delete(None), Step::Holds(0, 0, 1), failed(), Step::Holds(0, 0, 0)],
         },
+    ]);
+}
+
+/// Annotation `errored-runs`: which runs move the threshold, here of one.
+#[test]
+fn errored_runs_that_count() {
+    const FAILED: &str = "0.000 Unhealthy Liveness probe failed: not found";
+    const KILLED: [&str; 3] = [
+        "0.000 Killing Container c failed liveness probe, will be restarted",
+        "0.000 stop c.0 grace 30",
+        "0.000 start c.1",
+    ];
+    const ERRED: &str = "0.000 Unhealthy Liveness probe errored and resulted in unknown state: not found";
+    let case = |errored_runs, id, ends: [Blame; 3], event, is_killed: bool| {
+        let probe = ProbeSpec { errored_runs, failure_threshold: 1, ..exec() };
+        let mut steps = vec![Step::ExecDue(0, LIVENESS)];
+        steps.extend(ends.map(failed_by));
+        let mut says = vec!["0.000 start c.0"];
+        says.extend(["0.000 exec c.0 [test it] timeout 1"; 3]);
+        says.extend(["0.000 exec probe ended", event]);
+        if is_killed {
+            says.extend(KILLED);
+        }
+        steps.push(Step::Says(says.leak()));
+        let pod = one(RestartPolicy::Always, |c| c.liveness = Some(probe));
+        Case { id, pod, runs: vec![], steps }
+    };
+    let (command, elsewhere) = (Blame::Command, Blame::Elsewhere);
+    check(vec![
+        case(ErroredRuns::Ignore, "kubelet's way", [command; 3], ERRED, false),
+        case(ErroredRuns::Failure, "it counts", [command; 3], FAILED, true),
+        case(ErroredRuns::Failure, "a shortage never does", [elsewhere; 3], ERRED, false),
+        case(ErroredRuns::Failure, "the last attempt decides", [command, command, elsewhere], ERRED, false),
+        case(ErroredRuns::Failure, "and so it does here", [elsewhere, elsewhere, command], FAILED, true),
     ]);
 }
 

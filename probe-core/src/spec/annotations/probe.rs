@@ -10,7 +10,7 @@ use super::super::validate::Errors;
 use super::setting::Setting;
 use super::{Annotations, Context, FIELD, containers, effective, path};
 use crate::model::limits::{PROBE_MS_MAX, UNIX_PATH_MAX_BYTES};
-use crate::model::probe::{BrokenBody, Handler, ProbeKind, ProbeSpec, Redirects, TcpClose};
+use crate::model::probe::{BrokenBody, ErroredRuns, Handler, ProbeKind, ProbeSpec, Redirects, TcpClose};
 
 /// The probe and what is said of it: `liveness.period-ms`.
 pub fn parse_name(name: &str) -> Option<(ProbeKind, Setting)> {
@@ -122,6 +122,7 @@ fn check_value(setting: Setting, value: &str, context: &mut Context<'_>) -> Resu
             Err(_) => Err("must be a DNS name or an IP address".to_owned()),
         },
         Setting::TcpClose => one_of(value, &TcpClose::ALL.map(TcpClose::as_str)),
+        Setting::ErroredRuns => one_of(value, &ErroredRuns::ALL.map(ErroredRuns::as_str)),
         Setting::BrokenBody => one_of(value, &BrokenBody::ALL.map(BrokenBody::as_str)),
         Setting::Redirects => one_of(value, &Redirects::ALL.map(Redirects::as_str)),
     }
@@ -174,6 +175,7 @@ pub fn apply(
     probe.period = number(Setting::PeriodMs).unwrap_or(probe.period);
     probe.timeout = number(Setting::TimeoutMs).unwrap_or(probe.timeout);
     probe.resets_on_restart = said(Setting::ResetOnRestart).and_then(parse_bool).unwrap_or_default();
+    probe.errored_runs = said(Setting::ErroredRuns).and_then(ErroredRuns::parse).unwrap_or_default();
     let unix_socket = said(Setting::UnixSocket).map(|value| Arc::from(path_of(value, context.folder)));
     match &mut probe.handler {
         Handler::Exec(_) | Handler::Grpc(_) => {}

@@ -16,10 +16,11 @@ pub enum Setting {
     Redirects,
     BrokenBody,
     ResetOnRestart,
+    ErroredRuns,
 }
 
 impl Setting {
-    pub const ALL: [Setting; 11] = [
+    pub const ALL: [Setting; 12] = [
         Setting::PeriodMs,
         Setting::TimeoutMs,
         Setting::UnixSocket,
@@ -31,6 +32,7 @@ impl Setting {
         Setting::Redirects,
         Setting::BrokenBody,
         Setting::ResetOnRestart,
+        Setting::ErroredRuns,
     ];
 
     /// As it stands in the key.
@@ -47,6 +49,7 @@ impl Setting {
             Setting::Redirects => "redirects",
             Setting::BrokenBody => "broken-body",
             Setting::ResetOnRestart => "reset-on-restart",
+            Setting::ErroredRuns => "errored-runs",
         }
     }
 
@@ -69,6 +72,7 @@ impl Setting {
                 (is_https, "it has an effect on httpGet with scheme HTTPS only")
             }
             Setting::TcpClose => (is_tcp, "it has an effect on tcpSocket only"),
+            Setting::ErroredRuns => (probe.exec.is_some(), "it has an effect on exec only"),
         };
         (!fits).then_some(needs)
     }

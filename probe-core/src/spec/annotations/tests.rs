@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::model::id::PodUid;
 use crate::model::limits::PROBE_PERIOD_MIN_DEFAULT;
 use crate::model::pod::PodSpec;
-use crate::model::probe::{Handler, HttpGetAction, ProbeKind, TcpClose, TcpSocketAction};
+use crate::model::probe::{ErroredRuns, Handler, HttpGetAction, ProbeKind, TcpClose, TcpSocketAction};
 use crate::spec::{JsonContext, LoadOptions, pod_from_json};
 
 /// A pod with these annotations; container `web` has an HTTPS liveness and an HTTP readiness probe, `db` a TCP liveness
@@ -50,7 +50,8 @@ fn keys_that_mean_nothing() {
     let any = "defib knows no such annotation; there are on-child-oom, base-dir and <probe>.<setting>: \
                docs/annotations.md";
     let setting = "defib knows no such setting of a probe; there are period-ms, timeout-ms, unix-socket, keep-alive, \
-                   tls-verify, tls-ca, tls-server-name, tcp-close, redirects, broken-body, reset-on-restart";
+                   tls-verify, tls-ca, tls-server-name, tcp-close, redirects, broken-body, reset-on-restart, \
+                   errored-runs";
     let probe = "defib knows no such probe; there are startup, readiness, liveness";
     for (key, text) in [
         ("defib.dev/liveness", any),
@@ -124,6 +125,19 @@ fn values_that_are_wrong() {
         json!({"db.defib.dev/liveness.tcp-close": "reset"}),
         &[
             "[db.defib.dev/liveness.tcp-close]: Invalid value: \"reset\": supported values: \"Reset\", \"Graceful\"",
+        ],
+    );
+    check_errors(
+        json!({"db.defib.dev/startup.errored-runs": "Error"}),
+        &[
+            "[db.defib.dev/startup.errored-runs]: Invalid value: \"Error\": supported values: \"Ignore\", \"Failure\"",
+        ],
+    );
+    check_errors(
+        json!({"db.defib.dev/liveness.errored-runs": "Failure"}),
+        &[
+            ": Invalid value: \"db.defib.dev/liveness.errored-runs\": livenessProbe of container db: it has an effect on \
+             exec only: leave it out",
         ],
     );
     check_errors(
@@ -222,6 +236,19 @@ fn tcp(pod: &PodSpec) -> &TcpSocketAction {
     match pod.containers[1].liveness.as_ref().map(|probe| &probe.handler) {
         Some(Handler::TcpSocket(tcp)) => tcp,
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn errored_runs() {
+    for (annotations, expected) in [
+        (json!({}), ErroredRuns::Ignore),
+        (json!({"defib.dev/startup.errored-runs": "Ignore"}), ErroredRuns::Ignore),
+        (json!({"defib.dev/startup.errored-runs": "Failure"}), ErroredRuns::Failure),
+    ] {
+        let pod = load(&annotations, Path::new("/")).unwrap();
+        let startup = pod.containers[1].startup.as_ref().map(|probe| probe.errored_runs);
+        assert_eq!(startup, Some(expected), "{annotations}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::spec::{ChildSpec, Output};
+use crate::model::runtime::Blame;
 
 /// Bytes of a failure on the control socket.
 const ENCODED_BYTES: usize = 8;
@@ -30,6 +31,22 @@ pub enum Stage {
     Interpreter,
     Exec,
 }
+
+/// Errors that come of the command and its files alone, and come again wherever it is run. All others may be a shortage
+/// of this host: EAGAIN, ENOMEM and ENFILE surely, EIO perhaps.
+const OF_COMMAND: [i32; 11] = [
+    libc::ENOENT,
+    libc::ENOTDIR,
+    libc::EACCES,
+    libc::EPERM,
+    libc::ENOEXEC,
+    libc::EISDIR,
+    libc::ELOOP,
+    libc::ENAMETOOLONG,
+    libc::E2BIG,
+    libc::EINVAL,
+    libc::ELIBBAD,
+];
 
 const STAGES: [Stage; 14] = [
     Stage::Description,
@@ -70,6 +87,13 @@ impl SpawnFailure {
         let stage = STAGES.into_iter().find(|stage| *stage as u8 == head[0])?;
         let (_, errno) = head.split_last_chunk::<4>()?;
         Some(SpawnFailure { stage, errno: i32::from_ne_bytes(*errno) })
+    }
+
+    /// Whether the command is what is wrong: it was reached, and the kernel refused it for what it is.
+    pub fn blame(self) -> Blame {
+        let is_reached =
+            matches!(self.stage, Stage::WorkingDir | Stage::Lookup | Stage::Interpreter | Stage::Exec);
+        if is_reached && OF_COMMAND.contains(&self.errno) { Blame::Command } else { Blame::Elsewhere }
     }
 
     /// For the event `Failed` and the container's state.
@@ -124,6 +148,29 @@ fn errno_text(errno: i32) -> String {
 mod tests {
     use super::super::spec::Identity;
     use super::*;
+
+    #[test]
+    fn the_command_is_blamed_for_its_own_errors_only() {
+        for (stage, errno, blame) in [
+            (Stage::Lookup, libc::ENOENT, Blame::Command),
+            (Stage::Exec, libc::ENOENT, Blame::Command),
+            (Stage::Exec, libc::EACCES, Blame::Command),
+            (Stage::Exec, libc::ENOEXEC, Blame::Command),
+            (Stage::Interpreter, libc::ENOENT, Blame::Command),
+            (Stage::WorkingDir, libc::ENOENT, Blame::Command),
+            (Stage::Exec, libc::EAGAIN, Blame::Elsewhere),
+            (Stage::Exec, libc::ENOMEM, Blame::Elsewhere),
+            (Stage::Exec, libc::ENFILE, Blame::Elsewhere),
+            (Stage::Exec, libc::EIO, Blame::Elsewhere),
+            (Stage::WorkingDir, libc::ENOMEM, Blame::Elsewhere),
+            (Stage::User, libc::EAGAIN, Blame::Elsewhere),
+            (Stage::Cgroup, libc::ENOENT, Blame::Elsewhere),
+            (Stage::Namespace, libc::ENOENT, Blame::Elsewhere),
+            (Stage::Description, libc::EINVAL, Blame::Elsewhere),
+        ] {
+            assert_eq!(SpawnFailure { stage, errno }.blame(), blame, "{stage:?} {errno}");
+        }
+    }
 
     fn check(program: &str, stage: Stage, errno: i32, expected: &str) {
         let spec = ChildSpec {
