@@ -107,6 +107,7 @@ fn death(record: &abi::Death) -> Death {
         at: Mono::from_ns(record.at_ns),
         main_of: key(record.init_key),
         member_of: key(record.cgroup_key),
+        cgroup_child_id: (record.cgroup_child_id != 0).then_some(record.cgroup_child_id),
         pid: record.pid,
         start_boot_ns: record.start_boot_ns,
         status: is_known.then(|| wait_status(record.status)),
@@ -147,6 +148,7 @@ mod tests {
             at_ns: 5,
             init_key: 0,
             cgroup_key: 3,
+            cgroup_child_id: 0,
             start_boot_ns: 4,
             pid: 77,
             status: 9,
@@ -156,7 +158,10 @@ mod tests {
         };
         let found = death(&record);
         assert_eq!((found.main_of, found.member_of, found.status), (None, Some(Key(3)), None));
-        let known = death(&abi::Death { flags: abi::STATUS_KNOWN, init_key: 2, ..record });
+        assert_eq!(found.cgroup_child_id, None);
+        let known =
+            death(&abi::Death { flags: abi::STATUS_KNOWN, init_key: 2, cgroup_child_id: 6, ..record });
+        assert_eq!(known.cgroup_child_id, Some(6));
         assert_eq!(known.status, Some(ExitStatus::Signal { number: 9, core_dumped: false }));
         assert_eq!((known.main_of, known.pid, known.at), (Some(Key(2)), 77, Mono::from_ns(5)));
     }

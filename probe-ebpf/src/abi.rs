@@ -27,7 +27,7 @@ pub const PROCESS_EXIT_COUNTED: &str = "process_exit_counted";
 /// Program at tracepoint `oom/mark_victim`.
 pub const MARK_VICTIM: &str = "mark_victim";
 
-/// Size of the ring buffer, a power of two: 58,254 records. The largest death of many at once that we know is the end
+/// Size of the ring buffer, a power of two: 52,428 records. The largest death of many at once that we know is the end
 /// of every container of a full node, 16,384 pods; three times that, while the reader does not run at all.
 pub const RECORDS_BYTES: u32 = 4 * 1024 * 1024;
 /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
@@ -62,6 +62,9 @@ pub struct Death {
     pub init_key: u64,
     /// Key of the container in whose cgroup, or one below it, the process is; 0 for none.
     pub cgroup_key: u64,
+    /// Id of the cgroup directly below that container's, on the way to the one that the process is in; 0 where it is in
+    /// the container's own, or in none.
+    pub cgroup_child_id: u64,
     /// When the process was started, CLOCK_BOOTTIME; 0 where the kernel's structures could not be read.
     pub start_boot_ns: u64,
     /// Process id in the initial pid namespace.
@@ -156,7 +159,7 @@ impl Config {
 }
 
 const _: () = {
-    assert!(size_of::<Death>() == 64 && offset_of!(Death, comm) == 48);
+    assert!(size_of::<Death>() == 72 && offset_of!(Death, comm) == 56);
     assert!(size_of::<Init>() == 16);
     assert!(size_of::<Mark>() == 16);
     assert!(size_of::<Counts>() == 32);

@@ -123,6 +123,7 @@ fn announcement(shared: &Shared, instance: &Instance, main: Member, pidfd: &Arc<
         pidfd: Arc::clone(pidfd),
         // A folder that cannot be looked at leaves the main process, which is known by its pid.
         member: Member { cgroup_id: group.and_then(|group| group.id().ok()), ..main },
+        execs: group.map(Group::execs),
         oom: oom_watch(instance),
         uncounted: shared.host.tree.as_ref().map(Tree::uncounted).unwrap_or_default(),
         kills_together: group.is_some_and(Group::kills_together),

@@ -110,7 +110,7 @@ pub struct OomVictim {
     pub command: Box<str>,
     /// Anonymous, file and shared memory that it held; None where the kernel does not tell (before 6.9).
     pub rss_bytes: Option<u64>,
-    /// It was in the cgroup of a probe or hook that defib ran in the container. False where nobody can tell any more.
+    /// It was in the cgroup of a probe or hook that defib ran in the container.
     pub is_exec: bool,
 }
 

@@ -19,6 +19,9 @@ pub struct Death {
     pub main_of: Option<Key>,
     /// The container in whose cgroup it was.
     pub member_of: Option<Key>,
+    /// Inode of the folder directly below that container's, on the way to the one that it was in; None where it was in
+    /// the container's own.
+    pub cgroup_child_id: Option<u64>,
     pub pid: u32,
     /// When the process was started, CLOCK_BOOTTIME in nanoseconds; 0 when it is not known.
     pub start_boot_ns: u64,

@@ -17,8 +17,7 @@ use crate::model::limits::{
 };
 use crate::model::runtime::{ExitStatus, OomFacts, OomLimit, OomVictim, RuntimeEvent};
 use crate::model::time::{Mono, Now};
-use crate::sys::cgroup::{Leaf, OomKills, OomWatch, Uncounted, leaf_of};
-use crate::sys::procfs::Stat;
+use crate::sys::cgroup::{Execs, Leaf, OomKills, OomWatch, Uncounted, leaf_of};
 use crate::sys::{clock, procfs};
 
 const SIGKILL: u8 = 9;
@@ -32,6 +31,8 @@ pub struct Container {
     /// Its main process: a child that nobody has reaped.
     pub pidfd: Arc<OwnedFd>,
     pub member: Member,
+    /// Where probes and hooks run that defib starts in it; None without cgroups.
+    pub execs: Option<Execs>,
     /// The counter of its memory cgroup, where it has one.
     pub oom: Option<OomWatch>,
     /// Where its memory is when it has no counter.
@@ -55,7 +56,7 @@ pub(super) struct Watched {
     last_told: Mono,
 }
 
-/// A process that may yet turn out to be a victim, with what can be seen of it only while it is there.
+/// A process that may yet turn out to be a victim, with what is known of it only while the instance is there.
 #[derive(Copy, Clone, Debug)]
 struct Suspect {
     death: Death,
@@ -329,13 +330,11 @@ impl Watched {
         Next::Nothing
     }
 
-    /// Whether a process that has just ended belonged to a probe or hook. Nobody can tell once it was reaped.
+    /// Whether a process that has ended belonged to a probe or hook. `/proc` is no witness: whoever started it may have
+    /// waited for it already.
     fn is_exec(&self, death: &Death) -> bool {
-        let Some(cgroup_id) = self.container.member.cgroup_id else { return false };
-        let is_same = |stat: &Stat| stat.start_ticks == death.start_boot_ns / TICK_NS;
-        // Looked at in this order, what is known of the pid is known of this process.
-        let leaf = leaf_of(death.pid, cgroup_id);
-        leaf == Some(Leaf::Exec) && procfs::stat(death.pid).ok().flatten().is_some_and(|stat| is_same(&stat))
+        let execs = self.container.execs.as_ref();
+        execs.zip(death.cgroup_child_id).is_some_and(|(execs, id)| execs.has_id(id))
     }
 
     /// A marked process of the container was sent SIGKILL.

@@ -110,6 +110,8 @@ fn status(thread: &Thread, leader: &Leader) -> Option<u32> {
 struct Keys {
     init: u64,
     cgroup: u64,
+    /// As [`Death::cgroup_child_id`].
+    cgroup_child_id: u64,
 }
 
 impl Keys {
@@ -117,8 +119,8 @@ impl Keys {
     #[inline(always)]
     fn of(thread: &Thread, leader: &Leader) -> Option<Keys> {
         let init = key_of_init(thread.process, leader.start_boot_ns);
-        let cgroup = key_of_cgroup();
-        if init == 0 && cgroup == 0 { None } else { Some(Keys { init, cgroup }) }
+        let (cgroup, cgroup_child_id) = key_of_cgroup();
+        if init == 0 && cgroup == 0 { None } else { Some(Keys { init, cgroup, cgroup_child_id }) }
     }
 }
 
@@ -138,6 +140,7 @@ fn process_ends(thread: &Thread, leader: &Leader, keys: &Keys) {
         at_ns: unsafe { bpf_ktime_get_ns() },
         init_key: keys.init,
         cgroup_key: keys.cgroup,
+        cgroup_child_id: keys.cgroup_child_id,
         start_boot_ns: leader.start_boot_ns,
         pid: thread.process,
         status: status.unwrap_or(0),
@@ -158,10 +161,12 @@ fn key_of_init(process: u32, start_boot_ns: u64) -> u64 {
     if is_same { init.key } else { 0 }
 }
 
-/// Key of the innermost registered cgroup that the thread is in. At this point of its exit it is still there.
+/// Key of the innermost registered cgroup that the thread is in, and the id of the one directly below that on the way
+/// to the thread's own. At this point of its exit it is still there; once it was waited for nobody can tell.
 #[inline(always)]
-fn key_of_cgroup() -> u64 {
+fn key_of_cgroup() -> (u64, u64) {
     let mut key = 0;
+    let mut child_id = 0;
     for level in 0..CGROUP_DEPTH_MAX {
         // SAFETY: the helper has no preconditions; a level below the thread's own gives 0.
         let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
@@ -171,7 +176,10 @@ fn key_of_cgroup() -> u64 {
         // SAFETY: as in `key_of_init`.
         if let Some(found) = unsafe { CONTAINERS.get(id) } {
             key = *found;
+            child_id = 0;
+        } else if key != 0 && child_id == 0 {
+            child_id = id;
         }
     }
-    key
+    (key, child_id)
 }

@@ -61,6 +61,38 @@ fn innermost_registration_counts() {
 }
 
 #[test]
+fn cgroup_below_the_registered_one_is_told() {
+    for_both("cgroup_below_the_registered_one_is_told", |programs| {
+        let container = Container::new();
+        let (outer, inner) = (programs.new_key(), programs.new_key());
+        register(programs, outer, container.member());
+        let (main, probe) = (container.below("main"), container.below("probe"));
+        let nested = container.below("nested");
+        register(programs, inner, Member { cgroup_id: Some(cgroup_id(&nested)), ..container.member() });
+        // Of the way from the innermost registered cgroup to the process's own, the first step.
+        let cases = [
+            (container.dir().to_owned(), 0),
+            (main.clone(), cgroup_id(&main)),
+            (container.below("probe/7/own"), cgroup_id(&probe)),
+            (nested, 0),
+            (container.below("nested/probe/7"), cgroup_id(&container.below("nested/probe"))),
+        ];
+        for (dir, expected) in cases {
+            Fixture::start_in(&dir, "code 3").run();
+            let told: Vec<u64> = programs.collect().iter().map(|death| death.cgroup_child_id).collect();
+            assert_eq!(told, [expected], "{}", dir.display());
+        }
+        // The main process of a container without a cgroup.
+        let fixture = Fixture::start("code 3");
+        let key = programs.new_key();
+        register(programs, key, fixture.member(None));
+        fixture.run();
+        let told: Vec<u64> = programs.collect().iter().map(|death| death.cgroup_child_id).collect();
+        assert_eq!(told, [0]);
+    });
+}
+
+#[test]
 fn main_process_may_be_elsewhere() {
     for_both("main_process_may_be_elsewhere", |programs| {
         // The main process of one container in the cgroup of another: both are told in the one record.

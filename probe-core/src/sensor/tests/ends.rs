@@ -45,6 +45,7 @@ impl World {
             instance: instance(number),
             pidfd: Arc::new(pidfd::open(pid).unwrap()),
             member: Member { pid, start_ticks: 0, cgroup_id: None },
+            execs: None,
             oom: None,
             uncounted: Uncounted::default(),
             kills_together: false,

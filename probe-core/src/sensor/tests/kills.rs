@@ -1,6 +1,7 @@
 //! What is called a kill for memory: counters in files of the test's own, and marks by script.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::sys::pidfd;
 const KILLED: ExitStatus = ExitStatus::Signal { number: 9, core_dumped: false };
 const KEY: Key = Key(1);
 const CHILD: u32 = 77;
+/// No process has this pid.
+const GONE: u32 = u32::MAX;
 const MARK: Mark = Mark { rss_bytes: Some(4_096) };
 
 /// How much a container's host can tell.
@@ -54,6 +57,7 @@ impl World {
             instance: InstanceId { pod: PodUid(1), container: ContainerIx(0), restart_count: 0 },
             pidfd: Arc::new(pidfd::open(pid).unwrap()),
             member: Member { pid, start_ticks: 0, cgroup_id: None },
+            execs: Some(Group::at(dir.path().to_owned(), Vec::new()).execs()),
             oom: Group::at(dir.path().to_owned(), Vec::new()).oom_watch().unwrap(),
             uncounted: Uncounted::default(),
             kills_together: host.kills_together,
@@ -92,8 +96,13 @@ impl World {
     }
 
     fn child_dies(&mut self, pid: u32, status: ExitStatus) -> Next {
+        self.child_dies_in(None, pid, status)
+    }
+
+    /// In this folder directly below the container's own.
+    fn child_dies_in(&mut self, cgroup_child_id: Option<u64>, pid: u32, status: ExitStatus) -> Next {
         let now = self.now();
-        let death = super::super::Death { at: now.mono, ..child_death(KEY, pid, status) };
+        let death = super::super::Death { at: now.mono, cgroup_child_id, ..child_death(KEY, pid, status) };
         let marks = Marks(self.deaths.as_mut().map(|deaths| deaths as _));
         self.watched.on_death(death, marks, now, &mut self.out)
     }
@@ -213,6 +222,47 @@ fn a_child_is_named() {
     assert_eq!(world.look(), Next::Settled);
     world.main_dies(ExitStatus::Code(0));
     assert_eq!(world.said(), [Err(false)]);
+}
+
+#[test]
+fn a_process_of_a_probe_is_known_by_its_cgroup() {
+    // The mark comes before the end, or after it. `/proc` knows nothing of this pid.
+    for is_late in [false, true] {
+        let mut world = World::new(FULL);
+        let main = make_folder(&world.dir, "main");
+        let own = [(None, false), (Some(main), false)];
+        tell_victims(&mut world, 0, is_late, &own);
+        // After the first probe or hook.
+        let probe = make_folder(&world.dir, "probe");
+        tell_victims(&mut world, 2, is_late, &own);
+        tell_victims(&mut world, 4, is_late, &[(Some(probe), true)]);
+    }
+}
+
+/// Each of these folders loses a process, which is of a probe or hook or not.
+fn tell_victims(world: &mut World, before: u64, is_late: bool, cases: &[(Option<u64>, bool)]) {
+    for ((cgroup_child_id, is_exec), kills) in cases.iter().zip(before + 1..) {
+        let mark = |world: &World| world.script.mark(GONE, MARK);
+        world.count(kills);
+        if !is_late {
+            mark(world);
+        }
+        world.child_dies_in(*cgroup_child_id, GONE, KILLED);
+        if is_late {
+            mark(world);
+            world.look();
+        }
+        let mut expected = named(GONE, Some(4_096), OomLimit::Container);
+        expected.victim.as_mut().unwrap().is_exec = *is_exec;
+        assert_eq!(world.said(), [Ok(expected)], "{cgroup_child_id:?}, late: {is_late}");
+    }
+}
+
+/// Returns its inode.
+fn make_folder(container: &TempDir, name: &str) -> u64 {
+    let dir = container.path().join(name);
+    fs::create_dir(&dir).unwrap();
+    fs::metadata(dir).unwrap().ino()
 }
 
 #[test]

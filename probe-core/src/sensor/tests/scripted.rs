@@ -115,6 +115,7 @@ pub fn child_death(key: Key, pid: u32, status: ExitStatus) -> Death {
         at: Mono::ZERO,
         main_of: None,
         member_of: Some(key),
+        cgroup_child_id: None,
         pid,
         start_boot_ns: 1,
         status: Some(status),

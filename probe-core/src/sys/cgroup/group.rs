@@ -59,6 +59,20 @@ impl Leaf {
     }
 }
 
+/// The folder that holds those of an instance's exec runs. It is made with the first run, and stays as long as the
+/// instance's own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Execs {
+    dir: PathBuf,
+}
+
+impl Execs {
+    /// Whether the kernel knows it by this number. False while it is not there.
+    pub fn has_id(&self, id: u64) -> bool {
+        rustix::fs::stat(&self.dir).is_ok_and(|found| found.st_ino == id)
+    }
+}
+
 /// `cgroup.events` of a group: readable at any time, and a descriptor that reports POLLPRI on change.
 #[derive(Debug)]
 pub struct Events {
@@ -102,6 +116,11 @@ impl Group {
         let dir = self.dir.join(EXECS).join(name);
         fs::create_dir_all(&dir).map_err(|source| CgroupError::new("make", &dir, source))?;
         Ok(self.place(dir))
+    }
+
+    /// What tells its exec runs from its own processes.
+    pub fn execs(&self) -> Execs {
+        Execs { dir: self.dir.join(EXECS) }
     }
 
     /// Kills every process of the instance, forks under way included.

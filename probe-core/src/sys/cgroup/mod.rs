@@ -10,7 +10,7 @@ mod mounts;
 mod oom;
 mod tree;
 
-pub use group::{Events, Group, KillMethod, Leaf, Place};
+pub use group::{Events, Execs, Group, KillMethod, Leaf, Place};
 pub use limits::Limits;
 pub use oom::{OomKills, OomWatch};
 pub use tree::{NoCgroups, Tree, Uncounted, leaf_of};
