@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::pod::ContainerSpec;
 use crate::model::probe::{
-    GrpcTarget, Handler, Host, HttpGetAction, HttpSpecial, HttpTarget, PortRef, Target, TcpSocketAction,
-    TcpTarget,
+    Dropped, GrpcTarget, Handler, Host, HttpGetAction, HttpSpecial, HttpTarget, PortRef, Target,
+    TcpSocketAction, TcpTarget,
 };
 use crate::model::tls::TlsTarget;
 use crate::wire::headers::{self, BadHeader};
@@ -95,11 +95,8 @@ pub fn http(
     };
     let url = Url::for_probe(scheme, &host_name, port, &action.path)?;
     let mut given = action.headers.clone();
-    let is_authorization = |(name, _): &(Box<str>, Box<str>)| name.eq_ignore_ascii_case("Authorization");
     // A user in what the manifest has as a path.
-    if let Some(login) = url.basic_auth().filter(|_| !given.iter().any(is_authorization)) {
-        given.push(("Authorization".into(), login.into()));
-    }
+    let login_instead_of = url.basic_auth().and_then(|login| headers::log_in(&mut given, &login));
     let lines = headers::request_headers(&given, url.authority(), agent)?;
     let target = url.request_target();
     let tls = action.tls.as_ref().map(|tls| TlsTarget {
@@ -121,6 +118,8 @@ pub fn http(
             keep_alive_request,
             redirects: action.redirects,
             broken_body: action.broken_body,
+            login_instead_of,
+            dropped: Dropped::default(),
         }),
     })
 }
@@ -131,24 +130,31 @@ fn special(special: HttpSpecial) -> Option<Box<HttpSpecial>> {
 }
 
 /// The next request of a run whose request `current` was answered with `status` and a redirect to `location`; `first` is
-/// the run's first request. The caller counts the requests.
-pub fn follow(first: &HttpTarget, current: &HttpTarget, status: u16, location: &str) -> Follow {
-    let hop = match url::redirect(&current.url, location, first.redirects()) {
+/// the run's first request, and `requests` were made.
+pub fn follow(
+    first: &HttpTarget,
+    current: &HttpTarget,
+    status: u16,
+    location: &[u8],
+    requests: u32,
+) -> Follow {
+    let hop = match url::redirect(&current.url, location, first.redirects(), requests) {
         Redirect::Follow(hop) => hop,
         Redirect::NotFollowed => return Follow::NotFollowed,
         Redirect::Failed { url, error } => {
-            return Follow::Failed(format!("Get {}: {error}", quote(url.as_bytes())).into());
+            return Follow::Failed(format!("Get {}: {error}", quote(&url)).into());
         }
     };
     let (first_url, url) = (Url::parse(&first.url), Url::parse(&current.url));
     let name_of = |url: &Result<Url, UrlError>| url.as_ref().map_or("", Url::host_name).to_owned();
-    let (given, asked) = (headers_of(&first.request), headers_of(&current.request));
+    let (given, asked) = (given_headers(first), headers_of(&current.request));
+    let before = current.special.as_ref().map_or(Dropped::default(), |special| special.dropped);
+    let dropped = headers::dropped(before, &name_of(&first_url), &hop.name, status);
     let lines = headers::redirected(&headers::Redirected {
         first: &given,
-        first_name: &name_of(&first_url),
+        dropped,
         current: &asked,
         current_authority: url.as_ref().map_or("", Url::authority),
-        status,
         hop: &hop,
     });
     let tls = hop_tls(first, &name_of(&first_url), &hop);
@@ -158,8 +164,20 @@ pub fn follow(first: &HttpTarget, current: &HttpTarget, status: u16, location: &
         host: if matches!(first.host, Host::Unix(_)) { first.host.clone() } else { hop.host },
         port: hop.port,
         url: hop.url,
-        special: special(HttpSpecial { tls, ..HttpSpecial::default() }),
+        special: special(HttpSpecial { tls, dropped, ..HttpSpecial::default() }),
     }))
+}
+
+/// The lines of a run's first request as later ones take them over: a login that its URL names was for that URL.
+fn given_headers(first: &HttpTarget) -> Vec<headers::Header> {
+    let mut lines = headers_of(&first.request);
+    let replaced = first.special.as_ref().and_then(|special| special.login_instead_of.as_ref());
+    if let Some(replaced) = replaced {
+        lines.retain(|(name, _)| &**name != "Authorization");
+        // In front: the last line is the client's own.
+        lines.splice(0..0, replaced.iter().map(|value| ("Authorization".into(), value.clone())));
+    }
+    lines
 }
 
 /// What a hook asks a server that has answered TLS with plain HTTP: the same without TLS, and without credentials.

@@ -86,8 +86,8 @@ impl Run {
         let (verdict, text) = self.timeout_outcome();
         self.fell_silent(io, now, verdict, text, effects);
         match was {
-            Stage::Resolving => {
-                io.resolving -= 1;
+            Stage::Unresolved | Stage::Resolving => {
+                self.end_resolving(io);
                 self.ended(io, now, effects);
             }
             Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),
@@ -134,6 +134,12 @@ impl Run {
     }
 
     pub(super) fn timeout_outcome(&self) -> (Verdict, String) {
+        if let (Stage::Unresolved, Some(Host::Name(name))) = (self.stage, self.host()) {
+            // The target has nothing to do with it.
+            let text =
+                format!("lookup {name}: too many look-ups at a time: give probes of names longer periods");
+            return (Verdict::Errored, self.in_context(text));
+        }
         let dial = match (self.stage, self.host(), self.peer()) {
             (Stage::Resolving, Some(Host::Name(name)), _) => Some(text::lookup_timeout(name)),
             (_, _, Some(peer)) if self.reached == Reached::Nothing => Some(text::dial_timeout(&peer)),

@@ -161,6 +161,7 @@ impl Run {
             }
             Stage::Finishing
             | Stage::Winding(_)
+            | Stage::Unresolved
             | Stage::Resolving
             | Stage::Working
             | Stage::Idle

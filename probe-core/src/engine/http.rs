@@ -5,7 +5,7 @@ use super::keep::Keeping;
 use super::run::{Effects, Run, Winding};
 use super::text;
 use crate::decide::target::{Follow, follow};
-use crate::model::limits::{HTTP_REQUESTS_MAX, SLOT_BUFFER_BYTES};
+use crate::model::limits::SLOT_BUFFER_BYTES;
 use crate::model::probe::{BrokenBody, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Errno, Op, Ring};
@@ -168,14 +168,8 @@ impl Run {
         if !REDIRECTS.contains(&head.status) {
             return false;
         }
-        match follow(first, current, head.status, &location) {
+        match follow(first, current, head.status, &location, self.requests) {
             Follow::NotFollowed => false,
-            Follow::Next(_) if self.requests >= HTTP_REQUESTS_MAX => {
-                let text = text::get(&location, format_args!("stopped after {HTTP_REQUESTS_MAX} redirects"));
-                self.finish(io, now, Verdict::Failure, text, effects);
-                self.end_in_order(io, now, effects);
-                true
-            }
             Follow::Next(next) => {
                 self.date_by_data(io, now);
                 self.go_on(io, now, next);

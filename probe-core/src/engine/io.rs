@@ -32,6 +32,8 @@ pub struct Io<R> {
     pub watch: Watch,
     /// Runs that wait for the address of a host name.
     pub resolving: u32,
+    /// Runs that hold a slot and wait until one of those has its address.
+    pub unresolved: VecDeque<Slot>,
     /// Runs in flight, by how often they want the clock looked at.
     pub watched: InFlight,
     /// Runs whose connection is to serve further runs.
@@ -76,11 +78,22 @@ impl<R: Ring> Io<R> {
             counters: Counters::default(),
             watch: Watch::default(),
             resolving: 0,
+            unresolved: VecDeque::new(),
             watched: InFlight::default(),
             kept: 0,
             idle: 0,
             backlog: VecDeque::with_capacity(slots * OPS_PER_SLOT),
         }
+    }
+
+    /// Slots that may wait for a resolver at a time.
+    pub fn resolving_max(&self) -> u32 {
+        (self.ring.capacity() / 2).max(1)
+    }
+
+    /// Whether one more host name may be looked up.
+    pub fn may_resolve(&self) -> bool {
+        self.resolving < self.resolving_max()
     }
 
     /// What the error of a connection says about the target: nothing if it is this host's own, which is counted.

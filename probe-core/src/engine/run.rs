@@ -94,6 +94,8 @@ pub enum Pace {
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
+    /// Waits for a place among those that resolve: a hop, or a further attempt, holds its slot already.
+    Unresolved,
     Resolving,
     Working,
     /// Our last words go out: TLS's goodbye, or our FIN on a connection that the server would keep.
@@ -223,6 +225,10 @@ impl Run {
                 self.connect(io, now, effects);
             }
             Some(Host::Name(_)) if self.ip.is_some() => self.connect(io, now, effects),
+            Some(Host::Name(_)) if !io.may_resolve() => {
+                self.stage = Stage::Unresolved;
+                io.unresolved.push_back(self.slot);
+            }
             Some(Host::Name(name)) => {
                 effects.resolve = Some(name.clone());
                 self.stage = Stage::Resolving;
@@ -248,6 +254,24 @@ impl Run {
         self.paused = None;
         self.deadline_at = now.after(self.timeout);
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
+    }
+
+    /// There is a place among those that resolve.
+    pub fn resolve_now<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+        if self.stage == Stage::Unresolved {
+            self.stage = Stage::Working;
+            self.begin_connection(io, now, effects);
+        }
+    }
+
+    /// The run does not want its host's name looked up any more.
+    pub(super) fn end_resolving<R: Ring>(&mut self, io: &mut Io<R>) {
+        if self.stage == Stage::Unresolved {
+            io.unresolved.retain(|slot| *slot != self.slot);
+        } else {
+            io.resolving -= 1;
+        }
+        self.stage = Stage::Working;
     }
 
     /// The answer to [`Effects::resolve`].
@@ -336,7 +360,7 @@ impl Run {
     ) {
         let Completion { kind, result, received_at, .. } = completion;
         match self.stage {
-            Stage::Resolving => {}
+            Stage::Unresolved | Stage::Resolving => {}
             Stage::Working => match kind {
                 OpKind::Connect => self.connected(io, now, result, effects),
                 OpKind::Send => self.sent(io, now, result, effects),
@@ -442,9 +466,8 @@ impl Run {
             io.wheel.cancel(id);
         }
         match self.stage {
-            Stage::Resolving => {
-                io.resolving -= 1;
-                self.stage = Stage::Working;
+            Stage::Unresolved | Stage::Resolving => {
+                self.end_resolving(io);
                 self.ended(io, now, effects);
             }
             Stage::Working => self.wind_down(io, now, Winding::Cancelled, effects),

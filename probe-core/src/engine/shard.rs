@@ -198,14 +198,12 @@ impl<R: Ring> Shard<R> {
         &mut self.io.ring
     }
 
-    /// Slots that may wait for a resolver at a time.
-    fn resolving_max(&self) -> u32 {
-        (self.io.ring.capacity() / 2).max(1)
-    }
-
     fn next_wake(&self, now: Mono) -> Mono {
         // A run that ended in the middle of the turn may have begun another one.
-        let may_resolve = self.io.resolving < self.resolving_max() && !self.waiting_names.is_empty();
+        let may_resolve = self.io.may_resolve() && !self.waiting_names.is_empty();
+        if self.io.may_resolve() && !self.io.unresolved.is_empty() {
+            return now;
+        }
         if self.running < self.io.ring.capacity() && (may_resolve || !self.waiting.is_empty()) {
             return now;
         }

@@ -357,6 +357,20 @@ pub struct HttpSpecial {
     pub falls_back_to_http: bool,
     pub redirects: Redirects,
     pub broken_body: BrokenBody,
+    /// The Authorization line is of the user that the URL names, in place of these values of the manifest: it is for
+    /// this URL only.
+    pub login_instead_of: Option<Box<[Box<str>]>>,
+    /// Of a hop: what the redirects up to here took from the first request's headers stays away.
+    pub dropped: Dropped,
+}
+
+/// Headers of the first request that a hop does not send any more.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Dropped {
+    /// Those that another host is not to see.
+    pub secrets: bool,
+    /// Those that describe a body.
+    pub of_body: bool,
 }
 
 impl HttpTarget {

@@ -2,6 +2,7 @@
 //! (kubelet-semantics 4.1).
 
 use super::url::{Hop, Login};
+use crate::model::probe::Dropped;
 
 /// One header line: name and value as they go on the wire.
 pub type Header = (Box<str>, Box<str>);
@@ -51,14 +52,13 @@ pub fn request_headers(
 
 /// A redirect, as far as header lines depend on it.
 pub struct Redirected<'a> {
-    /// Lines of the first request of the run, and the host name of its URL.
+    /// Lines of the first request of the run, without a login that its URL names.
     pub first: &'a [Header],
-    pub first_name: &'a str,
+    /// Which of them are not sent any more.
+    pub dropped: Dropped,
     /// Lines of the request that was redirected, and host and port of its URL.
     pub current: &'a [Header],
     pub current_authority: &'a str,
-    /// Of the answer.
-    pub status: u16,
     pub hop: &'a Hop,
 }
 
@@ -74,20 +74,12 @@ pub fn redirected(redirected: &Redirected<'_>) -> Vec<Header> {
         "Proxy-Authenticate",
     ];
     const OF_BODY: [&str; 4] = ["Content-Encoding", "Content-Language", "Content-Location", "Content-Type"];
-    let Redirected { first: given, first_name, current, current_authority, status, hop } = redirected;
+    let Redirected { first: given, dropped, current, current_authority, hop } = redirected;
     // The last line is the client's own; it is added again behind the Referer.
     let mut lines = without_close(given).to_vec();
-    let is_secret = |name: &str| SECRET.contains(&name);
-    // What one hop took away stays away.
-    let were_told = lines.iter().filter(|(name, _)| is_secret(name)).all(|line| current.contains(line));
-    if !were_told || !is_at_home(&hop.name, first_name) {
-        lines.retain(|(name, _)| !is_secret(name));
-    }
-    let is_of_body = |name: &str| OF_BODY.contains(&name);
-    let had_body = lines.iter().filter(|(name, _)| is_of_body(name)).all(|line| current.contains(line));
-    if !had_body || (301..=303).contains(status) {
-        lines.retain(|(name, _)| !is_of_body(name));
-    }
+    let is_dropped =
+        |name: &str| dropped.secrets && SECRET.contains(&name) || dropped.of_body && OF_BODY.contains(&name);
+    lines.retain(|(name, _)| !is_dropped(name));
     if let Some(referer) = &hop.referer {
         // The manifest's first one counts for more, and becomes the only one.
         let own = first(&lines, "Referer").filter(|own| !own.is_empty()).map(Box::from);
@@ -99,13 +91,34 @@ pub fn redirected(redirected: &Redirected<'_>) -> Vec<Header> {
         Login::Basic(login) => Some(&**login),
         Login::Kept => first(current, "Authorization"),
     };
-    if let Some(login) = login.filter(|_| first(&lines, "Authorization").is_none()) {
-        lines.push(("Authorization".into(), login.into()));
+    if let Some(login) = login {
+        log_in(&mut lines, login);
     }
     let current_host = host(current);
     let is_custom = current_host != *current_authority;
     let host = if is_custom && hop.keeps_custom_host { current_host } else { &hop.authority };
     in_order(host, lines)
+}
+
+/// Says who asks, for a URL that names a user, if the first Authorization line does not say it. Returns the values of
+/// the lines that this replaces.
+pub fn log_in(lines: &mut Vec<Header>, login: &str) -> Option<Box<[Box<str>]>> {
+    let is_authorization = |(name, _): &Header| name.eq_ignore_ascii_case("Authorization");
+    if lines.iter().find(|line| is_authorization(line)).is_some_and(|(_, value)| !value.is_empty()) {
+        return None;
+    }
+    let replaced = lines.extract_if(.., |line| is_authorization(line)).map(|(_, value)| value).collect();
+    lines.push(("Authorization".into(), login.into()));
+    Some(replaced)
+}
+
+/// What the next request does not send of the first one's headers: `name` is the host's that it goes to, and `status` of
+/// the answer that leads there.
+pub fn dropped(before: Dropped, home: &str, name: &str, status: u16) -> Dropped {
+    Dropped {
+        secrets: before.secrets || !is_at_home(name, home),
+        of_body: before.of_body || (301..=303).contains(&status),
+    }
 }
 
 /// The same name, or one below it: `a.example.com` below `example.com`.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 
+use crate::model::limits::HTTP_REQUESTS_MAX;
 use crate::model::probe::{Host, Redirects};
 use crate::wire::http1::quote::quote;
 
@@ -17,10 +18,10 @@ pub struct Url {
     /// What follows the scheme of a URL without slashes, as in `mailto:x`.
     opaque: String,
     user: Option<User>,
-    /// Host with optional port, IPv6 in brackets; empty for a relative reference.
+    /// Host with optional port, IPv6 in brackets; empty for a relative reference. What is not ASCII is escaped.
     authority: String,
     path: String,
-    /// Some("") for a bare `?`.
+    /// Some("") for a bare `?`. Bytes that are no UTF-8 are escaped.
     query: Option<String>,
     fragment: String,
 }
@@ -34,9 +35,9 @@ struct User {
 
 /// Why a text is no URL, in Go's words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("parse {}: {problem}", quote(text.as_bytes()))]
+#[error("parse {}: {problem}", quote(text))]
 pub struct UrlError {
-    text: String,
+    text: Vec<u8>,
     problem: String,
 }
 
@@ -48,7 +49,7 @@ pub enum Redirect {
     NotFollowed,
     /// The run fails with `Get "<url>": <error>`.
     Failed {
-        url: Box<str>,
+        url: Box<[u8]>,
         error: Box<str>,
     },
 }
@@ -119,7 +120,7 @@ impl Url {
     /// that starts with a scheme but no slash (`a:b`).
     ///
     /// # Errors
-    /// The host name contains characters that no host has.
+    /// The host name contains characters that no host has, or that are not ASCII.
     pub fn for_probe(scheme: Scheme, host: &str, port: u16, path: &str) -> Result<Url, UrlError> {
         let mut url = match Url::parse(path) {
             Ok(url) if url.opaque.is_empty() => url,
@@ -135,8 +136,10 @@ impl Url {
         };
         url.scheme = scheme.as_str().to_owned();
         url.authority = join_host_port(host, port);
-        if let Err(problem) = check_host(&url.authority) {
-            return Err(UrlError { text: url.text(), problem });
+        let checked = parse_host(url.authority.as_bytes());
+        match checked.and_then(|escaped| check_plain(&escaped).map(|()| escaped)) {
+            Ok(escaped) => url.authority = escaped,
+            Err(problem) => return Err(UrlError { text: url.text().into(), problem }),
         }
         if !url.path.is_empty() && !url.path.starts_with('/') {
             url.path.insert(0, '/');
@@ -150,6 +153,10 @@ impl Url {
     /// Control characters, a broken escape, a bad host or port, a colon in the first segment of a relative
     /// path.
     pub fn parse(text: &str) -> Result<Url, UrlError> {
+        Url::parse_bytes(text.as_bytes())
+    }
+
+    fn parse_bytes(text: &[u8]) -> Result<Url, UrlError> {
         parse(text).map_err(|problem| UrlError { text: text.to_owned(), problem })
     }
 
@@ -212,8 +219,8 @@ impl Url {
     }
 
     /// The reference `text`, seen from this URL.
-    fn join(&self, text: &str) -> Result<(Url, Url), UrlError> {
-        let reference = Url::parse(text)?;
+    fn join(&self, text: &[u8]) -> Result<(Url, Url), UrlError> {
+        let reference = Url::parse_bytes(text)?;
         let mut url = reference.clone();
         if !url.scheme.is_empty() || !url.authority.is_empty() {
             if url.scheme.is_empty() {
@@ -236,39 +243,46 @@ impl Url {
     }
 }
 
-/// Follows `location`, the Location of the answer to a request for `base`. The comparison of host names is
-/// textual and ignores ports; since every hop has the first one's name where only those are followed, comparing with
-/// `base` is comparing with the first.
-pub fn redirect(base: &str, location: &str, followed: Redirects) -> Redirect {
-    let failed = |url: &str, error: String| Redirect::Failed { url: url.into(), error: error.into() };
+/// Follows `location`, the Location of the answer to a request for `base`, of which kind `requests` were made. The
+/// comparison of host names is textual and ignores ports; since every hop has the first one's name where only those are
+/// followed, comparing with `base` is comparing with the first. In Go's order: the Location is parsed, then hosts are
+/// compared, then requests counted, and what is wrong with the next one shows when it is made.
+pub fn redirect(base: &str, location: &[u8], followed: Redirects, requests: u32) -> Redirect {
+    let failed = |url: &[u8], error: String| Redirect::Failed { url: url.into(), error: error.into() };
     let base_url = match Url::parse(base) {
         Ok(url) => url,
-        Err(error) => return failed(base, error.to_string()),
+        Err(error) => return failed(base.as_bytes(), error.to_string()),
     };
     let (url, reference) = match base_url.join(location) {
         Ok(joined) => joined,
         Err(error) => {
-            return failed(
-                base,
-                format!("failed to parse Location header {}: {error}", quote(location.as_bytes())),
-            );
+            let error = format!("failed to parse Location header {}: {error}", quote(location));
+            return failed(base.as_bytes(), error);
         }
     };
     if followed == Redirects::SameHost && url.host_name() != base_url.host_name() {
         return Redirect::NotFollowed;
     }
+    if requests >= HTTP_REQUESTS_MAX {
+        return failed(location, format!("stopped after {HTTP_REQUESTS_MAX} redirects"));
+    }
+    let text = url.text();
+    let failed = |error: String| failed(text.as_bytes(), error);
     let Some(scheme) = Scheme::parse(&url.scheme) else {
-        return failed(&url.text(), format!("unsupported protocol scheme \"{}\"", url.scheme));
+        return failed(format!("unsupported protocol scheme \"{}\"", url.scheme));
     };
     if url.authority.is_empty() {
-        return failed(&url.text(), "http: no Host in request URL".to_owned());
+        return failed("http: no Host in request URL".to_owned());
+    }
+    if let Err(problem) = check_plain(&url.authority) {
+        return failed(problem);
     }
     let (_, port_text) = split_port(&url.authority);
     let port = match port_text {
         "" => scheme.port(),
         text => match text.parse::<u16>() {
             Ok(port) => port,
-            Err(_) => return failed(&url.text(), format!("dial tcp: address {text}: invalid port")),
+            Err(_) => return failed(format!("dial tcp: address {text}: invalid port")),
         },
     };
     let is_downgrade = base_url.scheme == Scheme::Https.as_str() && scheme == Scheme::Http;
@@ -277,7 +291,7 @@ pub fn redirect(base: &str, location: &str, followed: Redirects) -> Redirect {
         host: host_of(url.host_name()),
         name: url.host_name().into(),
         port,
-        url: url.text().into(),
+        url: text.as_str().into(),
         request_target: url.request_target().into(),
         authority: url.authority.as_str().into(),
         keeps_custom_host: reference.scheme.is_empty(),
@@ -308,76 +322,85 @@ pub fn join_host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn parse(text: &str) -> Result<Url, String> {
-    if text.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+fn parse(text: &[u8]) -> Result<Url, String> {
+    if text.iter().any(|byte| *byte < 0x20 || *byte == 0x7f) {
         return Err("net/url: invalid control character in URL".to_owned());
     }
-    let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
-    let fragment = normalise(fragment, Part::Fragment)?;
+    let (rest, fragment) = cut(text, b'#');
+    let fragment = normalise(fragment.unwrap_or_default(), Part::Fragment)?;
     let (scheme, rest) = split_scheme(rest)?;
-    let (rest, query) = match rest.split_once('?') {
-        Some((rest, query)) => (rest, Some(query.to_owned())),
-        None => (rest, None),
-    };
+    let (rest, query) = cut(rest, b'?');
     let mut url = Url {
         scheme,
         opaque: String::new(),
         user: None,
         authority: String::new(),
         path: String::new(),
-        query,
+        query: query.map(utf8),
         fragment,
     };
-    if !rest.starts_with('/') {
+    if !rest.starts_with(b"/") {
         if !url.scheme.is_empty() && !rest.is_empty() {
-            url.opaque = rest.to_owned();
+            url.opaque = utf8(rest);
             return Ok(url);
         }
-        if rest.split('/').next().is_some_and(|segment| segment.contains(':')) {
+        if cut(rest, b'/').0.contains(&b':') {
             return Err("first path segment in URL cannot contain colon".to_owned());
         }
     }
     let mut path = rest;
-    let may_have_authority = !url.scheme.is_empty() || !rest.starts_with("///");
-    if let Some(after) = rest.strip_prefix("//").filter(|_| may_have_authority) {
-        let end = after.find('/').unwrap_or(after.len());
-        let authority = &after[..end];
-        path = &after[end..];
-        let (user, host) = match authority.rsplit_once('@') {
-            Some((user, host)) => (Some(user), host),
+    let may_have_authority = !url.scheme.is_empty() || !rest.starts_with(b"///");
+    if let Some(after) = rest.strip_prefix(b"//").filter(|_| may_have_authority) {
+        let (authority, tail) = after.split_at(cut(after, b'/').0.len());
+        path = tail;
+        let (user, host) = match authority.iter().rposition(|byte| *byte == b'@') {
+            Some(at) => (Some(&authority[..at]), &authority[at + 1..]),
             None => (None, authority),
         };
-        check_host(host)?;
+        url.authority = parse_host(host)?;
         url.user = user.map(User::parse).transpose()?;
-        url.authority = host.to_owned();
     }
     url.path = normalise(path, Part::Path)?;
     Ok(url)
 }
 
+/// What stands before the first `at`, and what behind it.
+fn cut(text: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
+    match text.iter().position(|byte| *byte == at) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
+    }
+}
+
+/// As it is, but for bytes that are no UTF-8: they are escaped.
+fn utf8(bytes: &[u8]) -> String {
+    bytes.utf8_chunks().fold(String::with_capacity(bytes.len()), |mut text, chunk| {
+        text.push_str(chunk.valid());
+        text.push_str(&escape(chunk.invalid(), Part::Path));
+        text
+    })
+}
+
 impl User {
     /// What stands before the `@` of an authority.
-    fn parse(text: &str) -> Result<User, String> {
-        let is_valid = |c: char| c.is_ascii_alphanumeric() || "-._:~!$&'()*+,;=%@".contains(c);
-        if !text.chars().all(is_valid) {
+    fn parse(text: &[u8]) -> Result<User, String> {
+        let is_valid = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(byte);
+        if !text.iter().all(is_valid) {
             return Err("net/url: invalid userinfo".to_owned());
         }
-        let (name, password) = match text.split_once(':') {
-            Some((name, password)) => (name, Some(unescape(password)?)),
-            None => (text, None),
-        };
-        Ok(User { name: unescape(name)?, password })
+        let (name, password) = cut(text, b':');
+        Ok(User { name: unescape(name)?, password: password.map(unescape).transpose()? })
     }
 }
 
 /// The scheme in lower case (empty if there is none) and what follows its colon.
-fn split_scheme(text: &str) -> Result<(String, &str), String> {
-    for (at, byte) in text.bytes().enumerate() {
+fn split_scheme(text: &[u8]) -> Result<(String, &[u8]), String> {
+    for (at, byte) in text.iter().enumerate() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' => {}
             b'0'..=b'9' | b'+' | b'-' | b'.' if at > 0 => {}
             b':' if at == 0 => return Err("missing protocol scheme".to_owned()),
-            b':' => return Ok((text[..at].to_ascii_lowercase(), &text[at + 1..])),
+            b':' => return Ok((utf8(&text[..at].to_ascii_lowercase()), &text[at + 1..])),
             _ => break,
         }
     }
@@ -392,31 +415,49 @@ fn split_port(authority: &str) -> (&str, &str) {
     }
 }
 
-/// Are these a host and an optional port?
-fn check_host(authority: &str) -> Result<(), String> {
-    let port = if let Some(bracketed) = authority.strip_prefix('[') {
-        let Some((_, port)) = bracketed.rsplit_once(']') else {
-            return Err("missing ']' in host".to_owned());
-        };
-        port
+/// A host and an optional port, with what is not ASCII escaped.
+fn parse_host(text: &[u8]) -> Result<String, String> {
+    let place = |byte| text.iter().rposition(|other| *other == byte);
+    let port = if text.starts_with(b"[") {
+        let end = place(b']').ok_or("missing ']' in host")?;
+        &text[end + 1..]
     } else {
-        authority.rfind(':').map_or("", |at| &authority[at..])
+        place(b':').map_or(&text[..0], |at| &text[at..])
     };
-    let digits = port.strip_prefix(':').unwrap_or(port);
-    if !port.is_empty() && (digits.len() == port.len() || !digits.bytes().all(|b| b.is_ascii_digit())) {
-        return Err(format!("invalid port {} after host", quote(port.as_bytes())));
+    let digits = port.strip_prefix(b":").unwrap_or(port);
+    if !port.is_empty() && (digits.len() == port.len() || !digits.iter().all(u8::is_ascii_digit)) {
+        return Err(format!("invalid port {} after host", quote(port)));
     }
+    let mut escaped = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let count = if *byte == b'%' { 3 } else { 1 };
+        let piece = &text[at..text.len().min(at + count)];
+        match byte {
+            // Only what cannot stand there as it is may be escaped.
+            b'%' => match unescape(piece)?.as_slice() {
+                [plain @ ..0x80] if *plain != b'%' => {
+                    return Err(format!("invalid URL escape {}", quote(piece)));
+                }
+                decoded => escaped.push_str(&escape(decoded, Part::Path)),
+            },
+            0x80.. => escaped.push_str(&escape(piece, Part::Path)),
+            plain if plain.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:[]<>\"".contains(plain) => {
+                escaped.push(char::from(*plain));
+            }
+            _ => return Err(format!("invalid character {} in host name", quote(piece))),
+        }
+        at += count;
+    }
+    Ok(escaped)
+}
+
+/// Go turns other names into punycode. It takes the tables of Unicode to do that, which defib has not.
+fn check_plain(authority: &str) -> Result<(), String> {
     if authority.contains('%') {
-        let at = authority.find('%').unwrap_or_default();
-        let end = authority.len().min(at + 3);
-        return Err(format!("invalid URL escape {}", quote(&authority.as_bytes()[at..end])));
+        return Err("the host name is not ASCII: write it in punycode (xn--…)".to_owned());
     }
-    let is_host_char =
-        |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-_.~!$&'()*+,;=:[]<>\"".contains(c);
-    match authority.chars().find(|c| !is_host_char(*c)) {
-        Some(bad) => Err(format!("invalid character {} in host name", quote(bad.to_string().as_bytes()))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -427,14 +468,13 @@ enum Part {
 }
 
 /// The escaped form that Go would send: as written where that is valid, else decoded and escaped anew.
-fn normalise(raw: &str, part: Part) -> Result<String, String> {
+fn normalise(raw: &[u8], part: Part) -> Result<String, String> {
     let decoded = unescape(raw)?;
-    let is_valid = raw.bytes().all(|byte| b"!$&'()*+,;=:@[]%".contains(&byte) || !must_escape(byte, part));
-    Ok(if is_valid { raw.to_owned() } else { escape(&decoded, part) })
+    let is_valid = raw.iter().all(|byte| b"!$&'()*+,;=:@[]%".contains(byte) || !must_escape(*byte, part));
+    Ok(if is_valid { utf8(raw) } else { escape(&decoded, part) })
 }
 
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
-    let bytes = text.as_bytes();
+fn unescape(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {

@@ -158,11 +158,11 @@ fn next_piece(random: &mut u32) -> usize {
 }
 
 /// Follows a redirect that leads to the same place again and again, as far as a run goes.
-fn follow_on(location: &str) {
+fn follow_on(location: &[u8]) {
     let first = target("10.0.0.1", 8080, "/a/b?x=y");
     let mut current = first.clone();
-    for _ in 1..HTTP_REQUESTS_MAX {
-        match follow(&first, &current, 302, location) {
+    for requests in 1..HTTP_REQUESTS_MAX {
+        match follow(&first, &current, 302, location, requests) {
             Follow::Next(next) => {
                 check_request(&next);
                 current = *next;

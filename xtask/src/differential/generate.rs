@@ -206,17 +206,18 @@ fn slow(rng: &mut Rng, to: &mut Behaviour) {
 fn redirect(rng: &mut Rng, to: &mut Behaviour) {
     let mut scripts = Vec::new();
     let hops = one(rng, &[1, 1, 1, 2, 3, 9, 10, 11]);
-    for _ in 0..hops {
+    for hop in 1..=hops {
         let mut answer = Answer::ok();
         let code =
             if is(rng, 85) { one(rng, &[301, 302, 303, 307, 308]) } else { one(rng, &[300, 304, 305, 306]) };
         answer.status(&format!("{code} Elsewhere"));
-        let place = if hops > 3 { "/next" } else { one(rng, &shapes::LOCATIONS) };
+        let place = if hops > 3 && hop != hops { "/next" } else { one(rng, &shapes::LOCATIONS) };
         let place = place
             .replace("{host}", &host(to.id).to_string())
             .replace("{other}", &host(to.id ^ 1).to_string());
         if is(rng, 97) {
-            answer.lines.push([b"Location: ", place.as_bytes(), b"\r\n"].concat());
+            let place = place.split("{fc}").map(str::as_bytes).collect::<Vec<_>>().join(&b'\xfc');
+            answer.lines.push([b"Location: ", place.as_slice(), b"\r\n"].concat());
         }
         scripts.push(vec![Act::Send(answer.bytes())]);
     }
@@ -226,6 +227,9 @@ fn redirect(rng: &mut Rng, to: &mut Behaviour) {
     to.scripts = scripts;
     if is(rng, 40) {
         to.headers = headers(rng);
+    }
+    if is(rng, 20) {
+        to.path = one(rng, &["//user:secret@x/a", "http://user@x/a"]).to_owned();
     }
     maybe_tls(rng, to, 20);
 }

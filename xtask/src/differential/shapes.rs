@@ -60,7 +60,8 @@ pub const ODD_CODES: [&str; 22] = [
     "1e2",
     "200\t",
 ];
-pub const VERSIONS: [&str; 20] = [
+pub const VERSIONS: [&str; 21] = [
+    "HTTP/0.0",
     "HTTP/1.0",
     "HTTP/1.2",
     "HTTP/1.9",
@@ -234,8 +235,15 @@ pub const INTERIM: [&[u8]; 8] = [
     b"HTTP/1.0 100 Continue\r\n\r\n",
     b"HTTP/1.1 100\r\nTransfer-Encoding: chunked\r\n\r\n",
 ];
-/// `{host}` is the address of the case, `{other}` one that it is not.
-pub const LOCATIONS: [&str; 42] = [
+/// `{host}` is the address of the case, `{other}` one that it is not, `{fc}` a byte that is no UTF-8.
+pub const LOCATIONS: [&str; 49] = [
+    "/{fc}",
+    "/a{fc}%2f",
+    "/{fc}%zz",
+    "http://b\u{fc}cher.example/",
+    "http://b{fc}cher.example/",
+    "http://b%c3%bccher.example/",
+    "http://b%41/",
     "/next",
     "next",
     "./next",
@@ -279,7 +287,9 @@ pub const LOCATIONS: [&str; 42] = [
     "http://{host}:/next",
     "/x?a=b&c=%20 d",
 ];
-pub const PATHS: [&str; 26] = [
+pub const PATHS: [&str; 28] = [
+    "//user:secret@x/a",
+    "http://user@x/a",
     "/",
     "",
     "?foo",
@@ -307,7 +317,9 @@ pub const PATHS: [&str; 26] = [
     "/[x]{y}",
     "/a:b@c!$&'()*+,=",
 ];
-pub const REQUEST_HEADERS: [(&str, &str); 26] = [
+pub const REQUEST_HEADERS: [(&str, &str); 28] = [
+    ("Authorization", ""),
+    ("Referer", ""),
     ("X-Muffins-Or-Cupcakes", "muffins"),
     ("x-lower", "a"),
     ("X-UPPER", "b"),

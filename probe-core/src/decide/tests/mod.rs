@@ -8,6 +8,7 @@ mod expand;
 mod grace;
 mod grpc;
 mod properties;
+mod redirects;
 mod schedule;
 mod status;
 mod target;

@@ -12,16 +12,16 @@ use crate::model::probe::{
 use crate::model::tls::TlsTarget;
 use crate::wire::tls::{any_certificate, server_name};
 
-fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follow {
-    target::follow(first, current, 307, location)
+pub(super) fn follow(first: &HttpTarget, current: &HttpTarget, location: &str) -> Follow {
+    target::follow(first, current, 307, location.as_bytes(), 1)
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// The container of the cases: port list [{name: found, containerPort: 93}].
-fn with_port() -> ContainerSpec {
+pub(super) fn with_port() -> ContainerSpec {
     let port = ContainerPort {
         name: Some("found".into()),
         container_port: 93,
@@ -32,7 +32,7 @@ fn with_port() -> ContainerSpec {
     ContainerSpec { ports: vec![port], ..container("c", Role::Regular) }
 }
 
-fn get(port: PortRef, path: &str) -> HttpGetAction {
+pub(super) fn get(port: PortRef, path: &str) -> HttpGetAction {
     HttpGetAction::plain(None, port, path)
 }
 
@@ -145,14 +145,14 @@ struct HeaderCase {
     lines: &'static [&'static str],
 }
 
-fn lines(target: &HttpTarget) -> Vec<String> {
+pub(super) fn lines(target: &HttpTarget) -> Vec<String> {
     let text = String::from_utf8(target.request.to_vec()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert_eq!(body, "");
     head.split("\r\n").skip(1).map(str::to_owned).collect()
 }
 
-fn probed(given: &[(&str, &str)], purpose: Purpose) -> HttpTarget {
+pub(super) fn probed(given: &[(&str, &str)], purpose: Purpose) -> HttpTarget {
     let headers = given.iter().map(|(name, value)| (Box::from(*name), Box::from(*value))).collect();
     let action = HttpGetAction { headers, ..get(PortRef::Number(8080), "/health") };
     http(&action, &with_port(), ip("10.1.2.3"), purpose).unwrap()
@@ -421,7 +421,11 @@ fn redirects_to_any_host() {
     };
     let first = http(&action, &with_port(), ip("10.1.2.3"), Purpose::Probe).unwrap();
     let next = |current: &HttpTarget, status, location: &str| match target::follow(
-        &first, current, status, location,
+        &first,
+        current,
+        status,
+        location.as_bytes(),
+        1,
     ) {
         Follow::Next(next) => *next,
         other => panic!("{location}: {other:?}"),

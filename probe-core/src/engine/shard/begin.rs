@@ -29,7 +29,7 @@ impl<R: Ring> Shard<R> {
     /// groups of four, each with a time of its own, the probed server falls asleep between the groups, and waking it
     /// costs 5 µs a probe: docs/engine.md.)
     pub(super) fn start_waiting(&mut self, mut now: Mono, out: &mut Vec<ProbeEvent>) -> Mono {
-        if self.waiting.is_empty() && self.waiting_names.is_empty() {
+        if self.waiting.is_empty() && self.waiting_names.is_empty() && self.io.unresolved.is_empty() {
             return now;
         }
         now = self.io.ring.submit(now);
@@ -38,7 +38,12 @@ impl<R: Ring> Shard<R> {
             self.completed(now, completion, out);
             self.handled += 1;
         }
-        while self.io.resolving < self.resolving_max() {
+        // They hold slots already, so they come first.
+        while self.io.may_resolve() {
+            let Some(slot) = self.io.unresolved.pop_front() else { break };
+            self.with_run(now, slot, out, |run, io, effects| run.resolve_now(io, now, effects));
+        }
+        while self.io.may_resolve() {
             let Some(job) = self.waiting_names.pop_front() else { break };
             if !self.start(now, job, out) {
                 self.waiting_names.push_front(job);

@@ -369,9 +369,18 @@ mod tests {
         for (status, location) in [(302, Some("/new")), (200, None)] {
             let wire = format!("HTTP/1.1 {status} X\r\nLOCATION:  /new \r\nContent-Length: 0\r\n\r\n");
             let progress = Answer::new().read(wire.as_bytes(), 1, None).unwrap();
-            let head = Head { status, location: location.map(Box::from), keeps_connection: true };
+            let head = Head {
+                status,
+                location: location.map(|text: &str| text.as_bytes().into()),
+                keeps_connection: true,
+            };
             assert_eq!(progress, Progress::Head { used: wire.len(), head });
         }
+        let wire = b"HTTP/1.1 302 X\r\nLocation: /\xfc\r\n\r\n";
+        let Progress::Head { head, .. } = Answer::new().read(wire, 1, None).unwrap() else {
+            panic!("a head")
+        };
+        assert_eq!(head.location.as_deref(), Some(b"/\xfc".as_slice()), "as it came");
     }
 
     #[test]
@@ -384,6 +393,10 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\n", false),
             ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", false),
             ("HTTP/1.1 101 Up\r\nUpgrade: x\r\n\r\n", false),
+            ("HTTP/0.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n", false),
+            ("HTTP/0.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+            ("HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+            ("HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", true),
         ] {
             let progress = Answer::new().read(wire.as_bytes(), 1, None).unwrap();
             let Progress::Head { head, .. } = progress else { panic!("{wire}: {progress:?}") };

@@ -8,8 +8,8 @@ use super::quote::{quote, quote_all};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head {
     pub status: u16,
-    /// Value of Location, looked at for 3xx only.
-    pub location: Option<Box<str>>,
+    /// Value of Location as it came, looked at for 3xx only.
+    pub location: Option<Box<[u8]>>,
     /// Whether the connection may serve another request after this answer (RFC 9112, 9.3): HTTP/1.1, no
     /// `Connection: close`, and a body that ends by itself.
     pub keeps_connection: bool,
@@ -67,6 +67,8 @@ struct Status {
     code: u16,
     /// HTTP's major and minor version.
     version: (u8, u8),
+    /// The version says it: it is below 1.0.
+    is_last: bool,
     /// Where the fields begin.
     end: usize,
 }
@@ -153,8 +155,9 @@ impl Partial {
         };
         let location = fields.location.filter(|_| (300..400).contains(&code)).map(|field| field.value(data));
         let location = location.filter(|value| !value.is_empty());
-        let location = location.map(|value| String::from_utf8_lossy(&value).into());
-        let keeps_connection = is_1_1 && !fields.says_close && code != 101 && !body.is_until_close();
+        let location = location.map(|value| value[..].into());
+        let keeps_connection =
+            is_1_1 && !status.is_last && !fields.says_close && code != 101 && !body.is_until_close();
         let head = Head { status: code, location, keeps_connection };
         Ok(Read { len, head, body: (!is_interim).then_some(body) })
     }
@@ -182,9 +185,10 @@ fn status(line: &[u8], end: usize) -> Result<Status, HeadError> {
         }
         _ => return Err(HeadError::Version(quote(version).into())),
     };
-    // Go takes 0.0 for a version that was not given.
+    let is_last = version.0 < 1;
+    // Go takes 0.0 for a version that was not given, but only once it has decided about the connection.
     let version = if version == (0, 0) { (1, 1) } else { version };
-    Ok(Status { code, version, end })
+    Ok(Status { code, version, is_last, end })
 }
 
 impl Fields {
