@@ -416,6 +416,20 @@ fn e2e_s_20_the_same_as_a_sidecar() {
     serves_and_stops("E2E-S-20", &format!("{sidecar}{main}"), "Init container c failed liveness probe");
 }
 
+/// Four minutes less the delay of 30 s, every 10 s.
+const RUNS_UPSTREAM: u64 = 21;
+
+fn liveness_successes(world: &World) -> u64 {
+    let done = world.defib(&["get", "--raw", "/metrics/probes"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let is_wanted = |line: &&str| {
+        line.starts_with("prober_probe_total{container=\"c\",namespace=\"default\",pod=\"app\",")
+            && line.contains("probe_type=\"Liveness\",result=\"successful\"")
+    };
+    let found = done.stdout.lines().find(is_wanted).and_then(|line| line.rsplit_once(' '));
+    found.map_or(0, |(_, count)| count.parse().expect("a count"))
+}
+
 fn serves_and_stops(id: &str, manifest: &str, killing: &str) {
     eprintln!("{id}");
     let world = World::new();
@@ -424,6 +438,9 @@ fn serves_and_stops(id: &str, manifest: &str, killing: &str) {
     let mut agent = world.run(&[&world.write("pod.yaml", manifest)], &[]);
     eventually("it is ready", AFTER_A_WHILE, || {
         (world.container_status("app", "c")["ready"] == true).then_some(())
+    });
+    eventually("it has run as often as in the four minutes that upstream watches", AFTER_A_WHILE, || {
+        (liveness_successes(&world) >= RUNS_UPSTREAM).then_some(())
     });
     let done = world.defib(&["probe", "app", "c"]);
     assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);

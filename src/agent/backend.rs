@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use probe_core::decide::messages;
+use probe_core::engine::Tallies;
 use probe_core::executor::{Input, PodCmd};
 use probe_core::model::id::{ContainerIx, PodUid, Ticket};
 use probe_core::model::pod::PodSpec;
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::directory::{Directory, NODE_PORTS, Ports};
 use super::executors::{Executors, Handed};
-use crate::api::{Backend, Cause, Manifest, ProbeNow, Refusal};
+use crate::api::{Backend, Cause, Manifest, Parts, ProbeNow, Refusal};
 use crate::cli::manifests::random_uid;
 
 /// Runs of probes that people wait for at the same time.
@@ -30,6 +31,7 @@ pub struct Agent {
 
 struct Shared {
     executors: Executors,
+    engines: Vec<Tallies>,
     defaults: Defaults,
     directory: Mutex<Directory>,
     waiting: Mutex<HashMap<Ticket, oneshot::Sender<ProbeAnswer>>>,
@@ -49,10 +51,11 @@ pub struct Defaults {
 }
 
 impl Agent {
-    pub fn new(executors: Executors, defaults: Defaults) -> Agent {
+    pub fn new(executors: Executors, engines: Vec<Tallies>, defaults: Defaults) -> Agent {
         Agent {
             shared: Arc::new(Shared {
                 executors,
+                engines,
                 defaults,
                 directory: Mutex::default(),
                 waiting: Mutex::default(),
@@ -159,6 +162,10 @@ impl Backend for Agent {
         } else {
             Err(Refusal::Gone)
         }
+    }
+
+    fn tallies(&self) -> Option<Vec<Parts>> {
+        self.shared.engines.iter().map(Tallies::ask).collect()
     }
 
     fn probe_now(&self, pod: PodUid, container: ContainerIx, kind: ProbeKind) -> ProbeNow {

@@ -207,8 +207,8 @@ impl Carrier {
                 (engine_of(probe, engines), ProbeCmd::Trigger { probe, generation })
             }
             ProbeCmd::Drop { probe } => (engine_of(probe, engines), ProbeCmd::Drop { probe }),
-            ProbeCmd::ExecDone { probe, generation } => {
-                (engine_of(probe, engines), ProbeCmd::ExecDone { probe, generation })
+            ProbeCmd::ExecDone { probe, generation, verdict, took } => {
+                (engine_of(probe, engines), ProbeCmd::ExecDone { probe, generation, verdict, took })
             }
             // Answers of the resolver and of gRPC calls go to the engine that asked, never through an executor.
             ProbeCmd::CallDone { call, result } => (0, ProbeCmd::CallDone { call, result }),

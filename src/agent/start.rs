@@ -105,7 +105,7 @@ fn run_locked(
         initial_delay: config.default_initial_delay,
         min_probe_period: config.min_probe_period,
     };
-    let agent = Agent::new(executors, defaults);
+    let agent = Agent::new(executors, engines.iter().map(Engine::tallies).collect(), defaults);
     let (publish, updates) = mpsc::channel(SHARD_QUEUE_MAX);
     let threads = start_executors(config, inboxes, &engines, &runtime, &agent, &publish)?;
     drop(publish);

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use probe_core::model::id::{ContainerIx, PodUid};
 use probe_core::model::pod::PodSpec;
 use probe_core::model::probe::{ProbeKind, RunResult};
+use probe_core::model::tally::Tallied;
 use thiserror::Error;
 
 use super::error::Cause;
@@ -39,9 +40,15 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Refusal`]; nothing was changed.
     fn delete(&self, pod: PodUid, grace_s: Option<u32>) -> Result<(), Refusal>;
 
+    /// What the runs of every probe came to, as each engine tells it; None while too many ask for it.
+    fn tallies(&self) -> Option<Vec<Parts>>;
+
     /// Runs one probe now, outside its schedule and thresholds.
     fn probe_now(&self, pod: PodUid, container: ContainerIx, kind: ProbeKind) -> ProbeNow;
 }
+
+/// What one engine tells, part by part, until it has told all.
+pub type Parts = crossbeam::channel::Receiver<Vec<Tallied>>;
 
 /// The outcome of a probe that was asked for, or why it could not run.
 pub type ProbeNow = Pin<Box<dyn Future<Output = Result<RunResult, Box<str>>> + Send>>;

@@ -10,6 +10,7 @@ mod error;
 mod labels;
 mod list;
 mod log;
+mod metrics;
 mod object;
 mod pods;
 mod probe;
@@ -35,7 +36,7 @@ use tokio::sync::watch;
 use crate::logs::LogDoor;
 use crate::store::Store;
 
-pub use backend::{Backend, Manifest, ProbeNow, Refusal};
+pub use backend::{Backend, Manifest, Parts, ProbeNow, Refusal};
 pub use error::{ApiError, Cause};
 pub use probe::result_json;
 pub use serve::{Socket, serve};
@@ -79,6 +80,7 @@ fn router(api: Arc<Served>) -> Router {
     let own = "/apis/defib.dev/v1";
     Router::new()
         .route("/version", get(discovery::version))
+        .route("/metrics/probes", get(metrics::probes))
         .route("/api", get(discovery::core_versions))
         .route("/apis", get(discovery::groups))
         .route("/apis/defib.dev", get(discovery::own_group))

@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use probe_core::engine::{Clocks, Engine, EngineError};
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
 use probe_core::model::limits::{BENCH_ARM_WAIT, ENGINE_SLOTS_DEFAULT, PROBE_ATTEMPTS};
-use probe_core::model::probe::{Arm, ProbeCmd, ProbeEvent};
+use probe_core::model::probe::{Arm, ProbeCmd, ProbeEvent, ProbeKind};
 use probe_core::model::time::Mono;
 use probe_core::ring::{RingKind, RingOptions};
 use probe_core::sys::clock;
@@ -233,6 +233,7 @@ fn arm(plan: &Plan, engines: &[Engine], start: Mono) -> anyhow::Result<()> {
 fn arm_of(plan: &Plan, target: u32, start: Mono) -> ProbeCmd {
     ProbeCmd::Arm(Box::new(Arm {
         probe: ProbeKey { executor: 0, index: target },
+        kind: ProbeKind::Liveness,
         generation: 1,
         instance: InstanceId { pod: PodUid(0), container: ContainerIx(0), restart_count: 0 },
         target: Arc::clone(&plan.target),

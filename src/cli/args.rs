@@ -199,7 +199,7 @@ pub enum OutputForm {
 #[derive(Args, Debug)]
 pub struct GetArgs {
     /// pods or events, then the names of those wanted (none: all); or pod/NAME
-    #[arg(required = true, value_name = "TYPE [NAME]")]
+    #[arg(required_unless_present = "raw", value_name = "TYPE [NAME]")]
     pub words: Vec<String>,
     /// Form of the output
     #[arg(short, long, value_enum)]
@@ -219,6 +219,13 @@ pub struct GetArgs {
     /// Leave the column heads out
     #[arg(long)]
     pub no_headers: bool,
+    /// Whatever the agent has under this path, as it comes: /metrics/probes
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with_all = ["words", "output", "selector", "for_object", "watch", "all_namespaces", "no_headers"]
+    )]
+    pub raw: Option<String>,
     #[command(flatten)]
     pub client: ClientArgs,
 }

@@ -1,4 +1,4 @@
-//! `defib get pods|events`.
+//! `defib get pods|events`, and `get --raw PATH`.
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -18,6 +18,9 @@ use crate::client::{self, Client, Status};
 /// # Errors
 /// No agent, or it refuses.
 pub fn run(args: &GetArgs) -> anyhow::Result<u8> {
+    if let Some(path) = &args.raw {
+        return raw(args, path);
+    }
     let wanted = Wanted::parse(&args.words)?;
     if args.all_namespaces && !wanted.names.is_empty() {
         let text = "error: a resource cannot be retrieved by name across all namespaces";
@@ -36,6 +39,23 @@ pub fn run(args: &GetArgs) -> anyhow::Result<u8> {
         } else {
             list(&client, args, &wanted, &selected, &mut printer).await
         }
+    })
+}
+
+/// As `kubectl get --raw`.
+fn raw(args: &GetArgs, path: &str) -> anyhow::Result<u8> {
+    let is_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_path {
+        let text = format!("error: --raw takes a path such as /metrics/probes, not {path:?}");
+        return Err(UsageError(text).into());
+    }
+    let client = output::client(&args.client)?;
+    client::block_on(async {
+        let mut answer = client.stream(path).await?;
+        while let Some(bytes) = answer.next().await? {
+            output::write(&bytes)?;
+        }
+        Ok(super::exit::OK)
     })
 }
 

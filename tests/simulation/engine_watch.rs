@@ -60,7 +60,7 @@ impl EngineWatch {
             ProbeCmd::Drop { probe } => {
                 self.probes.remove(probe);
             }
-            ProbeCmd::ExecDone { probe, generation } => {
+            ProbeCmd::ExecDone { probe, generation, .. } => {
                 if let Some(told) = self.probes.get_mut(probe).filter(|it| it.generation == *generation) {
                     told.in_exec = false;
                 }

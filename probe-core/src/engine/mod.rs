@@ -33,4 +33,4 @@ pub use pace::coalesce;
 pub use shard::Shard;
 pub use single::{once, resolve};
 pub use stats::{Counters, LATE_START, Stats};
-pub use thread::{Clocks, Engine, EngineError, Inbox};
+pub use thread::{Clocks, Engine, EngineError, Inbox, Tallies};

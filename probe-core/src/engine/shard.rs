@@ -22,6 +22,7 @@ use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
 use crate::model::limits::UNWATCHED_MIN;
 use crate::model::probe::{Arm, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
+use crate::model::tally::Tallied;
 use crate::model::time::{Mono, Now};
 use crate::ring::{Completion, Ring, Slot};
 
@@ -141,6 +142,17 @@ impl<R: Ring> Shard<R> {
         self.targets.demand().coalesce()
     }
 
+    /// What the runs of its probes came to ([`super::Tallies`]), at most `count` from a place in its tables on; the
+    /// place to go on from, None at the end.
+    pub fn tallies(
+        &self,
+        from: (usize, usize),
+        count: usize,
+        into: &mut Vec<Tallied>,
+    ) -> Option<(usize, usize)> {
+        self.targets.tallies(from, count, into)
+    }
+
     /// Ends everything: probes are forgotten, runs cancelled, one-shot probes answered. Call
     /// [`Shard::turn`] until [`Shard::is_idle`].
     pub fn stop(&mut self, now: Now, out: &mut Vec<ProbeEvent>) {
@@ -231,9 +243,10 @@ impl<R: Ring> Shard<R> {
             }
             ProbeCmd::Trigger { probe, generation } => self.trigger(now, probe, generation, out),
             ProbeCmd::Drop { probe } => self.drop_probe(now, probe, out),
-            ProbeCmd::ExecDone { probe, generation } => {
+            ProbeCmd::ExecDone { probe, generation, verdict, took } => {
                 let entry = self.targets.current_mut(probe, generation);
-                if entry.is_some_and(|entry| entry.state == State::Exec) {
+                if let Some(entry) = entry.filter(|entry| entry.state == State::Exec) {
+                    entry.tally.count(verdict, took);
                     self.tick_on(now, probe, out);
                 }
             }
@@ -397,7 +410,7 @@ impl<R: Ring> Shard<R> {
                 self.targets.current_mut(key, generation).filter(|entry| entry.state == State::Queued).map(
                     |entry| {
                         let kept = entry.kept.take();
-                        (entry.target.clone(), Pace::Chained, entry.due, entry.timeout, kept)
+                        (entry.target.clone(), Pace::Chained, entry.due, entry.timeout(), kept)
                     },
                 )
             }

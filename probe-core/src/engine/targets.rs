@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::pace::Demand;
 use super::wheel::TimerId;
 use crate::model::id::{InstanceId, ProbeKey};
-use crate::model::probe::{Arm, Host, Outcome, RunResult, Target, Verdict};
+use crate::model::probe::{Arm, Host, Outcome, ProbeKind, RunResult, Target, Verdict};
+use crate::model::tally::{Tallied, Tally};
 use crate::model::time::Mono;
 use crate::ring::Slot;
 
@@ -31,13 +32,15 @@ pub struct Entry {
     pub generation: u32,
     pub instance: InstanceId,
     pub target: Arc<Target>,
-    pub timeout: Duration,
+    pub kind: ProbeKind,
     pub state: State,
+    pub tally: Tally,
     /// Where the connection of the latest run is kept, if it is.
     pub kept: Option<Slot>,
     /// When the latest run was due.
     pub due: Mono,
-    period: Duration,
+    timeout_ns: u64,
+    period_ns: u64,
     /// The first tick that has not been taken.
     next_tick: Mono,
     report_successes: u32,
@@ -75,9 +78,12 @@ impl Targets {
             grow(table, index + 1);
             table.resize_with(index + 1, || None);
         }
-        let entry = Entry::new(arm);
+        let mut entry = Entry::new(arm);
         match &table[index] {
-            Some(earlier) => earlier.withdraw_from(&mut self.demand),
+            Some(earlier) => {
+                earlier.withdraw_from(&mut self.demand);
+                entry.tally = earlier.tally;
+            }
             None => self.armed += 1,
         }
         entry.add_to(&mut self.demand);
@@ -114,6 +120,29 @@ impl Targets {
         self.armed
     }
 
+    /// What the runs of every probe came to, from this place in the tables on, at most `count` places; the place to go on
+    /// from, None at the end.
+    pub fn tallies(
+        &self,
+        from: (usize, usize),
+        count: usize,
+        into: &mut Vec<Tallied>,
+    ) -> Option<(usize, usize)> {
+        let (mut executor, mut index) = from;
+        let mut left = count;
+        while let Some(table) = self.by_executor.get(executor) {
+            let end = table.len().min(index.saturating_add(left));
+            let part = table.get(index..end).unwrap_or_default();
+            into.extend(part.iter().flatten().map(Entry::tallied));
+            left -= part.len();
+            if left == 0 {
+                return Some((executor, end));
+            }
+            (executor, index) = (executor + 1, 0);
+        }
+        None
+    }
+
     /// All keys, for the end of the shard.
     pub fn keys(&self) -> Vec<ProbeKey> {
         let tables = self.by_executor.iter().enumerate();
@@ -124,6 +153,10 @@ impl Targets {
             })
             .collect()
     }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Makes room for `len` entries and an eighth more: doubling would hold twice the memory that is in use.
@@ -146,11 +179,13 @@ impl Entry {
             generation: arm.generation,
             instance: arm.instance,
             target: arm.target,
-            timeout: arm.timeout,
+            kind: arm.kind,
             state: State::Held,
+            tally: Tally::default(),
             kept: None,
             due: arm.first_due,
-            period: arm.period.max(Duration::from_nanos(1)),
+            timeout_ns: ns(arm.timeout),
+            period_ns: ns(arm.period).max(1),
             next_tick: arm.first_due,
             report_successes: arm.report_successes,
             reported_row: 0,
@@ -161,14 +196,27 @@ impl Entry {
     /// What it asks of the ring: exec and gRPC probes nothing.
     fn add_to(&self, demand: &mut Demand) {
         if matches!(*self.target, Target::Http(_) | Target::Tcp(_)) {
-            demand.add(self.period, self.timeout);
+            demand.add(self.period(), self.timeout());
         }
     }
 
     fn withdraw_from(&self, demand: &mut Demand) {
         if matches!(*self.target, Target::Http(_) | Target::Tcp(_)) {
-            demand.remove(self.period, self.timeout);
+            demand.remove(self.period(), self.timeout());
         }
+    }
+
+    fn tallied(&self) -> Tallied {
+        let InstanceId { pod, container, .. } = self.instance;
+        Tallied { pod, container, kind: self.kind, tally: self.tally }
+    }
+
+    pub fn timeout(&self) -> Duration {
+        Duration::from_nanos(self.timeout_ns)
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_nanos(self.period_ns)
     }
 
     pub fn next_tick(&self) -> Mono {
@@ -179,9 +227,8 @@ impl Entry {
     /// channel holds one: the next tick is the first one after `now`.
     pub fn take_tick(&mut self, now: Mono) {
         self.due = self.next_tick;
-        let period_ns = u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX);
-        let missed = now.since(self.next_tick).as_nanos() as u64 / period_ns;
-        let step_ns = period_ns.saturating_mul(missed + 1);
+        let missed = now.since(self.next_tick).as_nanos() as u64 / self.period_ns;
+        let step_ns = self.period_ns.saturating_mul(missed + 1);
         self.next_tick = self.next_tick.after(Duration::from_nanos(step_ns));
     }
 
@@ -199,11 +246,12 @@ impl Entry {
     /// A manual trigger: the run is due now and the ticker starts anew (kubelet-semantics 10.2).
     pub fn restart_ticker(&mut self, now: Mono) {
         self.due = now;
-        self.next_tick = now.after(self.period);
+        self.next_tick = now.after(self.period());
     }
 
     /// What to report of a run: None when it is folded into the next report.
     pub fn fold(&mut self, probe: ProbeKey, result: RunResult) -> Option<Outcome> {
+        self.tally.count(result.verdict, result.phases.took());
         match result.verdict {
             Verdict::Success if self.reported_row >= self.report_successes => {
                 self.folded = self.folded.saturating_add(1);
@@ -244,6 +292,7 @@ mod tests {
     fn arm(first_due_s: u64, period_s: u64, report_successes: u32) -> Arm {
         Arm {
             probe: KEY,
+            kind: ProbeKind::Liveness,
             generation: 1,
             instance: InstanceId { pod: PodUid(1), container: ContainerIx(0), restart_count: 0 },
             target: Arc::new(Target::Exec),
@@ -305,6 +354,25 @@ mod tests {
         ];
         for (n, (verdict, expected)) in runs.into_iter().enumerate() {
             assert_eq!(run(verdict), expected, "run {n}");
+        }
+    }
+
+    #[test]
+    fn tallies_outlive_an_instance_and_are_told_in_parts() {
+        let mut targets = Targets::default();
+        for (executor, index) in [(0, 0), (0, 2), (2, 1)] {
+            let entry = targets.arm(Arm { probe: ProbeKey { executor, index }, ..arm(0, 1, 0) });
+            entry.tally.count(Verdict::Failure, Duration::ZERO);
+        }
+        let again = Arm { probe: ProbeKey { executor: 0, index: 2 }, generation: 2, ..arm(0, 1, 0) };
+        targets.arm(again).tally.count(Verdict::Failure, Duration::ZERO);
+        for part in [1, 2, 3, 4, 5, 100] {
+            let (mut told, mut from) = (Vec::new(), Some((0, 0)));
+            while let Some(place) = from {
+                from = targets.tallies(place, part, &mut told);
+            }
+            let failed: Vec<u64> = told.iter().map(|told| told.tally.failed()).collect();
+            assert_eq!(failed, [1, 2, 1], "parts of {part}");
         }
     }
 

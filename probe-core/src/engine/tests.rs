@@ -16,8 +16,8 @@ use super::Shard;
 use crate::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey, Ticket};
 use crate::model::limits::PROBE_ATTEMPTS;
 use crate::model::probe::{
-    Arm, BrokenBody, Host, HttpSpecial, HttpTarget, Outcome, ProbeCmd, ProbeEvent, RunResult, Target,
-    TcpClose, TcpTarget, Verdict,
+    Arm, BrokenBody, Host, HttpSpecial, HttpTarget, Outcome, ProbeCmd, ProbeEvent, ProbeKind, RunResult,
+    Target, TcpClose, TcpTarget, Verdict,
 };
 use crate::model::time::Mono;
 use crate::ring::twin::{Behaviour, Faults, Piece, Twin, World};
@@ -62,6 +62,7 @@ impl Sim {
     fn arm(&mut self, index: u32, generation: u32, target: Target) {
         self.inputs.push(ProbeCmd::Arm(Box::new(Arm {
             probe: key(index),
+            kind: ProbeKind::Liveness,
             generation,
             instance: InstanceId { pod: PodUid(7), container: ContainerIx(0), restart_count: generation },
             target: Arc::new(target),
@@ -339,6 +340,7 @@ fn ticks_come_on_the_grid_and_a_slow_run_is_followed_at_once() {
 fn arm_every(index: u32, generation: u32, period: Duration) -> ProbeCmd {
     ProbeCmd::Arm(Box::new(Arm {
         probe: key(index),
+        kind: ProbeKind::Liveness,
         generation,
         instance: InstanceId { pod: PodUid(7), container: ContainerIx(0), restart_count: generation },
         target: Arc::new(http()),
@@ -428,10 +430,19 @@ fn exec_and_broken_targets_keep_time_only() {
             .count()
     };
     assert_eq!(asked(&sim), 1);
-    sim.inputs.push(ProbeCmd::ExecDone { probe: key(0), generation: 4 });
+    sim.inputs.push(ProbeCmd::ExecDone {
+        probe: key(0),
+        generation: 4,
+        verdict: Verdict::Success,
+        took: Duration::from_millis(7),
+    });
     sim.run_until(at_ms(12_500));
     // A tick came meanwhile.
     assert_eq!(asked(&sim), 2);
+    let mut told = Vec::new();
+    assert_eq!(sim.shard.tallies((0, 0), 9, &mut told), None);
+    let runs = |at: usize| (told[at].tally.succeeded(), told[at].tally.took(), told[at].tally.failed());
+    assert_eq!((runs(0), runs(1)), ((1, Duration::from_millis(7), 0), (0, Duration::ZERO, 0)));
     sim.finish();
 }
 

@@ -9,8 +9,12 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::{Counters, Shard, Stats};
-use crate::model::limits::{ENGINE_INPUTS_PER_TURN_MAX, SHARD_QUEUE_MAX, UNWATCHED_MIN};
+use crate::model::limits::{
+    ENGINE_INPUTS_PER_TURN_MAX, SCRAPE_PARTS_MAX, SCRAPES_MAX, SHARD_QUEUE_MAX, TALLIES_PER_TURN_MAX,
+    UNWATCHED_MIN,
+};
 use crate::model::probe::{ProbeCmd, ProbeEvent};
+use crate::model::tally::Tallied;
 use crate::model::time::{Mono, Now};
 use crate::ring::{Driver, Epoll, RingError, RingOptions, Uring, Waker};
 
@@ -20,10 +24,13 @@ const STATS_EVERY: Duration = Duration::from_secs(1);
 const MISSED_TOLD: Duration = Duration::from_millis(100);
 /// When the receiver of events takes no more, it is asked again after this.
 const DELIVER_AGAIN: Duration = Duration::from_millis(1);
+/// An engine that has nothing else to do tells the next part of its tallies after this.
+const TELL_AGAIN: Duration = Duration::from_millis(1);
 
 /// An engine shard on its own thread.
 pub struct Engine {
     inbox: Inbox,
+    tallies: Tallies,
     stop: Arc<AtomicBool>,
     stats: Arc<Mutex<Stats>>,
     thread: JoinHandle<Result<(), RingError>>,
@@ -44,6 +51,13 @@ pub struct Inbox {
     waker: Waker,
 }
 
+/// A way to ask an engine what the runs of its probes came to. Clones ask the same one.
+#[derive(Clone, Debug)]
+pub struct Tallies {
+    requests: Sender<Sender<Vec<Tallied>>>,
+    waker: Waker,
+}
+
 /// An engine that could not be started, or that ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -60,6 +74,7 @@ pub enum EngineError {
 /// What the loop of [`run`] works on besides the shard.
 struct Loop<D> {
     commands: Receiver<ProbeCmd>,
+    scrapes: Scrapes,
     clocks: Clocks,
     deliver: D,
     stop: Arc<AtomicBool>,
@@ -98,6 +113,7 @@ impl Engine {
         deliver: impl FnMut(&mut Vec<ProbeEvent>) + Send + 'static,
     ) -> Result<Engine, EngineError> {
         let (sender, commands) = bounded(SHARD_QUEUE_MAX);
+        let (requests, asked) = bounded(SCRAPES_MAX);
         let (started, start) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let loop_stop = stop.clone();
@@ -111,19 +127,26 @@ impl Engine {
             };
             let stats = Arc::new(Mutex::new(shard.stats()));
             let _ = started.send(Ok((shard.ring().waker(), stats.clone())));
-            run(shard, Loop { commands, clocks, deliver, stop: loop_stop, stats })
+            let scrapes = Scrapes { asked, current: None };
+            run(shard, Loop { commands, scrapes, clocks, deliver, stop: loop_stop, stats })
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(body)
             .map_err(|source| EngineError::Thread { name: name.to_owned(), source })?;
         let (waker, stats) = start.recv().map_err(|_| EngineError::Panicked)??;
-        Ok(Engine { inbox: Inbox { sender, waker }, stop, stats, thread })
+        let tallies = Tallies { requests, waker: waker.clone() };
+        Ok(Engine { inbox: Inbox { sender, waker }, tallies, stop, stats, thread })
     }
 
     /// A way to send it commands; may be cloned and sent to other threads.
     pub fn inbox(&self) -> Inbox {
         self.inbox.clone()
+    }
+
+    /// A way to ask it what the runs of its probes came to; may be cloned and sent to other threads.
+    pub fn tallies(&self) -> Tallies {
+        self.tallies.clone()
     }
 
     /// The counters as they were at most a second ago.
@@ -164,6 +187,47 @@ impl Inbox {
     }
 }
 
+impl Tallies {
+    /// Every probe of the engine, in parts, which come as the engine turns; the channel ends after the last one. None
+    /// while as many ask as may.
+    pub fn ask(&self) -> Option<Receiver<Vec<Tallied>>> {
+        let (parts, told) = bounded(SCRAPE_PARTS_MAX);
+        self.requests.try_send(parts).ok()?;
+        self.waker.wake();
+        Some(told)
+    }
+}
+
+/// Requests for tallies, one after the other and a part each turn: probes do not wait for them.
+struct Scrapes {
+    asked: Receiver<Sender<Vec<Tallied>>>,
+    current: Option<Scrape>,
+}
+
+struct Scrape {
+    parts: Sender<Vec<Tallied>>,
+    /// The place in the shard's tables to go on from.
+    from: (usize, usize),
+}
+
+impl Scrapes {
+    /// Tells a part. False when there is no more to tell.
+    fn tell<R: Driver>(&mut self, shard: &Shard<R>) -> bool {
+        let first = || self.asked.try_recv().ok().map(|parts| Scrape { parts, from: (0, 0) });
+        let Some(mut scrape) = self.current.take().or_else(first) else { return false };
+        if !scrape.parts.is_full() {
+            let mut part = Vec::with_capacity(TALLIES_PER_TURN_MAX);
+            let next = shard.tallies(scrape.from, TALLIES_PER_TURN_MAX, &mut part);
+            // Whoever asked may have gone away.
+            let is_wanted = scrape.parts.try_send(part).is_ok();
+            let Some(next) = next.filter(|_| is_wanted) else { return !self.asked.is_empty() };
+            scrape.from = next;
+        }
+        self.current = Some(scrape);
+        true
+    }
+}
+
 /// Turns the shard until it is stopped and nothing is in flight.
 fn run<R, D>(mut shard: Shard<R>, mut work: Loop<D>) -> Result<(), RingError>
 where
@@ -190,6 +254,9 @@ where
                 shard.stop(now, &mut out);
             }
             wake = shard.turn(now, &mut inputs, &mut out);
+        }
+        if work.scrapes.tell(&shard) {
+            wake = wake.min(now.mono.after(TELL_AGAIN));
         }
         if !out.is_empty() {
             (work.deliver)(&mut out);

@@ -18,7 +18,7 @@ use crate::model::pod::{ContainerSpec, PodSpec};
 use crate::model::probe::{
     Arm, ExecAction, Handler, Outcome, Phases, ProbeCmd, ProbeKind, ProbeSpec, RunResult, Target, Verdict,
 };
-use crate::model::runtime::{ExecResult, ExitStatus, RuntimeCmd};
+use crate::model::runtime::{Blame, ExecResult, ExitStatus, RuntimeCmd};
 use crate::model::status::Phase;
 use crate::model::time::Mono;
 
@@ -43,6 +43,8 @@ struct Armed {
 struct ExecRun {
     due: Mono,
     attempt: u32,
+    /// Of the attempts so far: [`Blame::Elsewhere`] once one of them failed for a reason of that kind.
+    blame: Blame,
 }
 
 impl ProbeSlot {
@@ -59,10 +61,9 @@ impl ProbeSlot {
 
     /// Gives its place in the engine back.
     pub(super) fn remove(&mut self, context: &mut Context) {
-        self.armed = None;
+        self.forget(context);
         self.ended = true;
         self.worker.end();
-        context.out.push(Output::Probe(ProbeCmd::Drop { probe: self.key }));
         context.probes.remove(self.key);
     }
 
@@ -80,6 +81,12 @@ impl ProbeSlot {
     /// or after the delete, the worker is silent already though its `Hold` goes out with the sync.
     fn listens(&self, pod_stops: bool) -> bool {
         !self.worker.on_hold() && (!pod_stops || self.worker.kind() == ProbeKind::Readiness)
+    }
+
+    /// The worker ends, and what its runs came to is not shown any more (kubelet-semantics 16).
+    fn forget(&mut self, context: &mut Context) {
+        self.armed = None;
+        context.out.push(Output::Probe(ProbeCmd::Drop { probe: self.key }));
     }
 
     fn hold(&mut self, context: &mut Context) {
@@ -128,7 +135,7 @@ impl Pod {
             }
             (Gate::Idle | Gate::RunFrom(_), _, _) => slot.hold(context),
             (Gate::Stop, _, _) => {
-                slot.hold(context);
+                slot.forget(context);
                 slot.ended = true;
                 if is_running.is_none() {
                     slot.worker.end();
@@ -237,7 +244,7 @@ impl Pod {
         if armed.generation != generation || running != Some(armed.instance) {
             return Effect::Stale;
         }
-        armed.exec = Some(ExecRun { due, attempt: 1 });
+        armed.exec = Some(ExecRun { due, attempt: 1, blame: Blame::Command });
         let instance = armed.instance;
         let question = Question::Probe { instance, kind, key: slot.key, generation };
         self.exec_probe(ix, kind, instance, question, context);
@@ -257,6 +264,7 @@ impl Pod {
         let now = context.now.mono;
         let Some(run) = self.exec_run(ix, kind, key, generation) else { return Effect::Stale };
         let erred = matches!(result, ExecResult::Failed { .. });
+        let blame = if blamed(result) == Blame::Elsewhere { Blame::Elsewhere } else { run.blame };
         if erred
             && run.attempt < PROBE_ATTEMPTS
             && self.containers[ix.at()].running_instance() == Some(instance)
@@ -264,16 +272,20 @@ impl Pod {
             let attempt = run.attempt + 1;
             if let Some(armed) = self.containers[ix.at()].probe_mut(kind).and_then(|slot| slot.armed.as_mut())
             {
-                armed.exec = Some(ExecRun { attempt, ..run });
+                armed.exec = Some(ExecRun { attempt, blame, ..run });
             }
             let question = Question::Probe { instance, kind, key, generation };
             self.exec_probe(ix, kind, instance, question, context);
             return Effect::Nothing;
         }
-        context.out.push(Output::Probe(ProbeCmd::ExecDone { probe: key, generation }));
-        let Some((action, probe)) = self.exec_action(ix, kind) else { return Effect::Stale };
         let phases = Phases { due: run.due, done: now, ..Phases::default() };
-        let result = judge_exec(result, &self.probe_argv(ix, action), probe, phases);
+        let action = self.exec_action(ix, kind);
+        let result = action
+            .map(|(action, probe)| judge_exec(result, blame, &self.probe_argv(ix, action), probe, phases));
+        let verdict = result.as_ref().map_or(Verdict::Errored, |result| result.verdict);
+        let took = phases.took();
+        context.out.push(Output::Probe(ProbeCmd::ExecDone { probe: key, generation, verdict, took }));
+        let Some(result) = result else { return Effect::Stale };
         let outcome = Outcome { probe: key, generation, instance, folded_successes: 0, result };
         self.on_outcome(ix, kind, &outcome, context)
     }
@@ -331,7 +343,9 @@ impl Pod {
         phases: Phases,
     ) -> RunResult {
         match self.exec_action(ix, kind) {
-            Some((action, probe)) => judge_exec(result, &self.probe_argv(ix, action), probe, phases),
+            Some((action, probe)) => {
+                judge_exec(result, Blame::Elsewhere, &self.probe_argv(ix, action), probe, phases)
+            }
             None => RunResult { verdict: Verdict::Errored, detail: None, phases },
         }
     }
@@ -392,6 +406,7 @@ fn arm(
     let schedule = Schedule::new(pod.uid, &container.name, kind, probe);
     let arm = Arm {
         probe: slot.key,
+        kind,
         generation,
         instance,
         target: Arc::clone(&target),
@@ -404,8 +419,21 @@ fn arm(
     slot.armed = Some(Armed { generation, instance, target, exec: None });
 }
 
+fn blamed(result: &ExecResult) -> Blame {
+    match result {
+        ExecResult::Failed { blame, .. } => *blame,
+        ExecResult::Exited { .. } | ExecResult::TimedOut => Blame::Command,
+    }
+}
+
 /// The table of kubelet-semantics 6.
-fn judge_exec(result: &ExecResult, argv: &[Box<str>], probe: &ProbeSpec, phases: Phases) -> RunResult {
+fn judge_exec(
+    result: &ExecResult,
+    blame: Blame,
+    argv: &[Box<str>],
+    probe: &ProbeSpec,
+    phases: Phases,
+) -> RunResult {
     let (verdict, detail) = match result {
         ExecResult::Exited { status: ExitStatus::Code(0), .. } => (Verdict::Success, None),
         ExecResult::Exited { output, .. } => (Verdict::Failure, Some(output.clone())),
@@ -414,7 +442,7 @@ fn judge_exec(result: &ExecResult, argv: &[Box<str>], probe: &ProbeSpec, phases:
             let text = format!("command timed out: \"{argv}\" timed out after {}", GoDuration(probe.timeout));
             (Verdict::Failure, Some(text.into()))
         }
-        ExecResult::Failed { error, blame } => (probe.errored_runs.verdict(*blame), Some(error.clone())),
+        ExecResult::Failed { error, .. } => (probe.errored_runs.verdict(blame), Some(error.clone())),
     };
     RunResult { verdict, detail, phases }
 }

@@ -83,6 +83,14 @@ pub const WATCH_EVERY_MEDIUM: Duration = Duration::from_millis(10);
 pub const MEDIUM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeouts below this: two absences that are just not counted may be a tenth of it.
 pub const SHORT_TIMEOUT: Duration = Duration::from_millis(100);
+/// Requests for what the runs of all probes came to that wait for a shard; further ones are refused.
+pub const SCRAPES_MAX: usize = 4;
+/// Parts of such an answer that wait for whoever asked.
+pub const SCRAPE_PARTS_MAX: usize = 16;
+/// Longest wait for a shard to tell the next of them.
+pub const SCRAPE_WAIT: Duration = Duration::from_secs(5);
+/// Probes that a shard tells of between two turns: some 50 µs.
+pub const TALLIES_PER_TURN_MAX: usize = 1_024;
 /// Absences of a shard that are kept apart, each shorter than the one before it; shorter ones still count as the last.
 pub const ABSENCES_MAX: usize = 64;
 /// A run of which this part of its timeout was missed is not judged by silence: before its request was out as a sum, after
@@ -164,6 +172,8 @@ pub const OOM_SETTLE: Duration = Duration::from_millis(10);
 /// The same where there is one victim and no mark: between the count and SIGKILL the kernel does nothing else, so only
 /// one that is preempted just there is late. Two looks at least lie in this time.
 pub const OOM_SPARED: Duration = Duration::from_millis(2);
+/// How often the counters of kills for memory are read again while processes go on being killed.
+pub const OOM_READS_MAX: usize = 4;
 /// Waits between looks at the OOM counter of a v1 cgroup that ran out of memory: it is told of before a process
 /// is chosen. When all have passed nothing was killed, the memory was found.
 pub const OOM_LOOKS: [Duration; 9] = [

@@ -9,6 +9,7 @@ pub mod pod;
 pub mod probe;
 pub mod runtime;
 pub mod status;
+pub mod tally;
 pub mod text;
 pub mod time;
 pub mod tls;

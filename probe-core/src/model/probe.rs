@@ -284,8 +284,8 @@ pub enum ProbeCmd {
     Trigger { probe: ProbeKey, generation: u32 },
     /// Stop and forget.
     Drop { probe: ProbeKey },
-    /// The exec run that [`ProbeEvent::ExecDue`] asked for has ended: tick on.
-    ExecDone { probe: ProbeKey, generation: u32 },
+    /// The exec run that [`ProbeEvent::ExecDue`] asked for has ended so, after this long: tick on.
+    ExecDone { probe: ProbeKey, generation: u32, verdict: Verdict, took: Duration },
     /// A run that [`ProbeEvent::CallDue`] asked for has ended.
     CallDone { call: CallId, result: RunResult },
     /// One run outside any schedule, stepped so that each phase time is exact. Answered by
@@ -301,6 +301,7 @@ pub enum ProbeCmd {
 #[derive(Clone, Debug)]
 pub struct Arm {
     pub probe: ProbeKey,
+    pub kind: ProbeKind,
     /// Grows with every `Arm` of this key; outcomes carry it back.
     pub generation: u32,
     /// The instance that is probed; outcomes carry it back.
@@ -501,4 +502,12 @@ pub struct Phases {
     pub sent: Option<Mono>,
     pub first_byte: Option<Mono>,
     pub done: Mono,
+}
+
+impl Phases {
+    /// How long the run took, a name look-up included, and without the wait for its turn where that is known.
+    pub fn took(&self) -> Duration {
+        let begun = self.submitted.filter(|submitted| self.resolved.is_none_or(|at| at >= *submitted));
+        self.done.since(begun.unwrap_or(self.due))
+    }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use probe_core::engine::{Clocks, Engine, Inbox, Stats};
 use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
 use probe_core::model::probe::{
-    Arm, Host, HttpSpecial, HttpTarget, ProbeCmd, ProbeEvent, RunResult, Target, TcpClose, TcpTarget, Verdict,
+    Arm, Host, HttpSpecial, HttpTarget, ProbeCmd, ProbeEvent, ProbeKind, RunResult, Target, TcpClose,
+    TcpTarget, Verdict,
 };
 use probe_core::model::time::Mono;
 use probe_core::model::tls::{TlsConfig, TlsTarget};
@@ -82,6 +83,7 @@ impl Bench {
         self.next_index += 1;
         self.inbox.send(&mut vec![ProbeCmd::Arm(Box::new(Arm {
             probe: ProbeKey { executor: 0, index },
+            kind: ProbeKind::Liveness,
             generation: 1,
             instance: InstanceId { pod: PodUid(1), container: ContainerIx(0), restart_count: 0 },
             target: Arc::new(target),

@@ -14,13 +14,14 @@ use probe_core::model::id::{ContainerIx, PodUid};
 use probe_core::model::pod::PodSpec;
 use probe_core::model::probe::{Phases, ProbeKind, RunResult, Verdict};
 use probe_core::model::status::{Deletion, PodSnapshot};
+use probe_core::model::tally::Tallied;
 use probe_core::model::time::Mono;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use crate::api::{Api, Backend, Cause, Manifest, ProbeNow, Refusal, Socket, serve};
+use crate::api::{Api, Backend, Cause, Manifest, Parts, ProbeNow, Refusal, Socket, serve};
 use crate::files;
 use crate::logs::LogDoor;
 use crate::store::samples::{running, spec, wall};
@@ -37,6 +38,8 @@ pub struct FakeAgent {
     pub refusal: Mutex<Option<Refusal>>,
     pub deletes: Mutex<Vec<Option<u32>>>,
     pub base_dirs: Mutex<HashMap<PodUid, String>>,
+    /// What the engines tell; None: too many ask.
+    pub tallies: Mutex<Option<Vec<Vec<Tallied>>>>,
 }
 
 impl FakeAgent {
@@ -114,6 +117,15 @@ impl Backend for FakeAgent {
         Ok(())
     }
 
+    fn tallies(&self) -> Option<Vec<Parts>> {
+        let engine = |told: &Vec<Tallied>| {
+            let (to, parts) = crossbeam::channel::bounded(told.len());
+            told.chunks(1).for_each(|part| to.send(part.to_vec()).unwrap());
+            parts
+        };
+        self.tallies.lock().unwrap().as_ref().map(|engines| engines.iter().map(engine).collect())
+    }
+
     fn probe_now(&self, _: PodUid, container: ContainerIx, kind: ProbeKind) -> ProbeNow {
         let at = |us: u64| Mono::from_ns(1_000_000 + us * 1_000);
         let phases = Phases { due: at(0), connected: Some(at(40)), done: at(90), ..Phases::default() };
@@ -166,6 +178,7 @@ pub fn with_api<F: Future<Output = ()>>(test: impl FnOnce(Arc<World>) -> F) {
             refusal: Mutex::default(),
             deletes: Mutex::default(),
             base_dirs: Mutex::default(),
+            tallies: Mutex::default(),
         });
         let (logs, worker) = LogDoor::new(dir.path(), io);
         let socket = Socket::bind(&dir.path().join("defib.sock")).unwrap();

@@ -48,7 +48,7 @@ impl Observer {
                 self.disarm(*probe);
                 self.keys.remove(probe);
             }
-            ProbeCmd::ExecDone { probe, generation } => {
+            ProbeCmd::ExecDone { probe, generation, .. } => {
                 let found = self.exec_ended.iter().position(|ended| *ended == (*probe, *generation));
                 match found {
                     Some(at) => {

@@ -37,7 +37,7 @@ impl<R: Ring> Shard<R> {
                     return None;
                 }
                 entry.state = State::Called;
-                let (target, timeout, due) = (entry.target.clone(), entry.timeout, entry.due);
+                let (target, timeout, due) = (entry.target.clone(), entry.timeout(), entry.due);
                 let call = CallId::Probe { probe: key, generation };
                 Some(ProbeEvent::CallDue { call, target, timeout, due })
             }

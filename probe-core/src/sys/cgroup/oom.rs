@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::event::epoll::EventFlags;
 
 use super::{CgroupError, write_control};
-use crate::model::limits::{CGROUP_DEPTH_MAX, CGROUP_EVENTS_MAX_BYTES};
+use crate::model::limits::{CGROUP_DEPTH_MAX, CGROUP_EVENTS_MAX_BYTES, OOM_READS_MAX};
 use crate::model::runtime::OomLimit;
 use crate::sys::wake::Waker;
 
@@ -35,8 +35,9 @@ pub struct OomKills {
 
 #[derive(Debug)]
 enum Source {
-    /// The file itself reports POLLPRI. The cgroup, and those above it up to the root.
-    V2 { levels: Vec<Level> },
+    /// The file itself reports POLLPRI. The cgroup, and those above it up to the root; and whether a limit was hit whose
+    /// kill was not counted by then.
+    V2 { levels: Vec<Level>, is_owed: bool },
     /// Raised when this cgroup or one above it runs out of memory, not when the machine does.
     V1 { raised: Waker, was_raised: bool },
 }
@@ -61,7 +62,7 @@ struct Counts {
 impl OomWatch {
     /// Of the folder of a v2 memory cgroup. The count includes the cgroups below.
     pub(super) fn v2(dir: &Path) -> Result<OomWatch, CgroupError> {
-        OomWatch::open(dir.join("memory.events"), |_| Ok(Source::V2 { levels: levels(dir) }))
+        OomWatch::open(dir.join("memory.events"), |_| Ok(Source::V2 { levels: levels(dir), is_owed: false }))
     }
 
     /// Of the folder of a v1 memory cgroup.
@@ -88,30 +89,59 @@ impl OomWatch {
 
     /// Kills since the last call.
     pub fn take(&mut self) -> Result<OomKills, CgroupError> {
-        let now = self.read()?;
+        let mut now = self.read()?;
         // After the count: whatever is counted was announced before.
         if let Source::V1 { raised, was_raised } = &mut self.source {
             *was_raised |= raised.clear();
         }
-        let kills = now.saturating_sub(self.seen);
-        if kills == 0 {
+        if now <= self.seen {
             // The limit is hit first: it belongs to the kill that follows.
-            return Ok(OomKills { kills, limit: OomLimit::Unknown });
+            return Ok(OomKills { kills: 0, limit: OomLimit::Unknown });
         }
-        let limit = in_view(match &mut self.source {
-            Source::V2 { levels } => v2_limit(kills, levels.iter_mut().map(Level::take)),
-            Source::V1 { was_raised, .. } => {
-                v1_limit(std::mem::take(was_raised), &v1_limits(self.path.parent()))
-            }
-        });
+        let limit = if matches!(self.source, Source::V2 { .. }) {
+            self.take_levels(&mut now)?
+        } else {
+            self.take_raised()
+        };
+        let kills = now - self.seen;
         self.seen = now;
-        Ok(OomKills { kills, limit })
+        Ok(OomKills { kills, limit: in_view(limit) })
     }
 
-    fn read(&mut self) -> Result<u64, CgroupError> {
+    /// Whose limit was hit, v2. A kill meanwhile is taken along, so that the counters speak of the same kills.
+    fn take_levels(&mut self, now: &mut u64) -> Result<OomLimit, CgroupError> {
+        let mut is_stable = false;
+        let mut found = Vec::new();
+        for _ in 0..OOM_READS_MAX {
+            if let Source::V2 { levels, .. } = &self.source {
+                found = levels.iter().map(|level| Level::read(&level.dir)).collect();
+            }
+            let again = self.read()?;
+            is_stable = std::mem::replace(now, again) == again;
+            if is_stable {
+                break;
+            }
+        }
+        let Source::V2 { levels, is_owed } = &mut self.source else { return Ok(OomLimit::Unknown) };
+        let deltas: Vec<Option<Counts>> =
+            levels.iter_mut().zip(found).map(|(level, found)| found.map(|now| level.passed(now))).collect();
+        let was_owed =
+            std::mem::replace(is_owed, deltas.iter().flatten().any(|delta| delta.ooms > delta.kills));
+        let limit = v2_limit(*now - self.seen, deltas.into_iter());
+        // That no limit was hit since says nothing of a kill for one that was hit before.
+        let is_proven = is_stable && !(was_owed && limit == OomLimit::Node);
+        Ok(if is_proven { limit } else { OomLimit::Unknown })
+    }
+
+    fn take_raised(&mut self) -> OomLimit {
+        let Source::V1 { was_raised, .. } = &mut self.source else { return OomLimit::Unknown };
+        v1_limit(std::mem::take(was_raised), &v1_limits(self.path.parent()))
+    }
+
+    fn read(&self) -> Result<u64, CgroupError> {
         let failed = |source| CgroupError::new("read", &self.path, source);
         let mut text = String::new();
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        (&self.file).seek(SeekFrom::Start(0)).map_err(failed)?;
         (&self.file).take(CGROUP_EVENTS_MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
         let missing = || io::Error::new(io::ErrorKind::InvalidData, "no oom_kill in it (kernel 4.13)");
         count(&text, "oom_kill ").ok_or_else(|| failed(missing()))
@@ -128,7 +158,7 @@ impl OomWatch {
     /// Whether a limit was hit and no kill has followed yet: the kernel says so before it chooses.
     pub fn is_pending(&self) -> bool {
         match &self.source {
-            Source::V2 { levels } => levels.first().is_some_and(Level::was_hit),
+            Source::V2 { levels, .. } => levels.first().is_some_and(Level::was_hit),
             Source::V1 { was_raised, .. } => *was_raised,
         }
     }
@@ -136,9 +166,12 @@ impl OomWatch {
     /// No kill has followed: what was hit until now is no sign of one that comes later.
     pub fn settle(&mut self) {
         match &mut self.source {
-            Source::V2 { levels } => {
+            Source::V2 { levels, is_owed } => {
+                *is_owed = false;
                 for level in levels {
-                    let _settled = level.take();
+                    if let Some(now) = Level::read(&level.dir) {
+                        level.seen = now;
+                    }
                 }
             }
             Source::V1 { raised, was_raised } => {
@@ -162,11 +195,10 @@ impl Level {
         Level::read(&self.dir).is_some_and(|now| now.ooms > self.seen.ooms)
     }
 
-    /// What was counted since the last call; None when that cannot be read.
-    fn take(&mut self) -> Option<Counts> {
-        let now = Level::read(&self.dir)?;
+    /// What was counted since the last call.
+    fn passed(&mut self, now: Counts) -> Counts {
         let seen = std::mem::replace(&mut self.seen, now);
-        Some(Counts { ooms: now.ooms.saturating_sub(seen.ooms), kills: now.kills.saturating_sub(seen.kills) })
+        Counts { ooms: now.ooms.saturating_sub(seen.ooms), kills: now.kills.saturating_sub(seen.kills) }
     }
 }
 
@@ -299,6 +331,29 @@ mod tests {
         check_v2(1, &[(QUIET, KILL), (QUIET, OOM_TWO_KILLS), (QUIET, TWO_KILLS)], OomLimit::Unknown);
         check_v2(1, &[(QUIET, OOM_KILL), (QUIET, OOM_KILL), (QUIET, KILL)], OomLimit::Unknown);
         assert_eq!(v2_limit(1, [None].into_iter()), OomLimit::Unknown, "not to be read");
+    }
+
+    #[test]
+    fn a_limit_whose_kill_was_not_counted_yet_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |ooms: u64, kills: u64| {
+            fs::write(dir.path().join("memory.events.local"), format!("oom {ooms}\noom_kill {kills}\n"))
+                .unwrap();
+            fs::write(dir.path().join("memory.events"), format!("oom {ooms}\noom_kill {kills}\n")).unwrap();
+        };
+        write(0, 0);
+        let mut watch = OomWatch::v2(dir.path()).unwrap();
+        for (ooms, kills, expected) in [
+            // The limit was hit for a second kill that is still to come.
+            (2, 1, (1, OomLimit::Container)),
+            (2, 2, (1, OomLimit::Unknown)),
+            (2, 3, (1, in_view(OomLimit::Node))),
+            (4, 5, (2, OomLimit::Container)),
+        ] {
+            write(ooms, kills);
+            let taken = watch.take().unwrap();
+            assert_eq!((taken.kills, taken.limit), expected, "{ooms} {kills}");
+        }
     }
 
     #[test]
