@@ -91,28 +91,43 @@ pub fn run(
     arm(&plan, &engines, start)?;
 
     wait(&woken, start, &shared);
-    if shared.is_interrupted() {
+    // A busy machine may let Ctrl-C overtake the start: then something was due.
+    if shared.is_interrupted() && clock::mono() < start {
         return Err(Interrupted.into());
     }
     let cpu = || (clock::process_cpu(), server.map(Server::cpu));
     let (cpu_before, server_before) = cpu();
     watch(&woken, start, end, &shared, &mut show);
     let (cpu_after, server_after) = cpu();
-    // Runs that were due in time may end later; the load goes on meanwhile, as it was.
-    if !shared.is_interrupted() {
-        wait(&woken, end.after(plan.timeout * PROBE_ATTEMPTS + OUTCOME_GRACE), &shared);
-    }
-    if shared.is_interrupted() {
-        plan.load = shared.cut(load, start, end);
-        wait(&woken, clock::mono().after(OUTCOME_GRACE), &shared);
-    }
+    let cut = await_outcomes(&woken, (start, end), &plan, &shared);
+    // Ctrl-C while the engines stop takes nothing away.
+    let is_interrupted = cut.is_some();
+    plan.load = cut.unwrap_or(load);
     for engine in engines {
         engine.stop()?;
     }
     let server_cpu = server_before.zip(server_after).map(|(before, after)| after.saturating_sub(before));
     let cpu = cpu_after.saturating_sub(cpu_before).saturating_sub(server_cpu.unwrap_or_default());
-    let is_interrupted = shared.is_interrupted();
     Ok(Report { plan, is_interrupted, engine: rings.name(), collected: total(&shared), cpu, server_cpu })
+}
+
+/// Runs that were due in time may end later; the load goes on meanwhile, as it was. Returns the shorter load that Ctrl-C
+/// has left; None: it did not come in time, and the result is complete.
+fn await_outcomes(
+    woken: &Receiver<Wake>,
+    (start, end): (Mono, Mono),
+    plan: &Plan,
+    shared: &Shared,
+) -> Option<Load> {
+    if !shared.is_interrupted() {
+        wait(woken, end.after(plan.timeout * PROBE_ATTEMPTS + OUTCOME_GRACE), shared);
+    }
+    if !shared.is_interrupted() {
+        return None;
+    }
+    let cut = shared.cut(plan.load, start, end);
+    wait(woken, clock::mono().after(OUTCOME_GRACE), shared);
+    Some(cut)
 }
 
 /// Waits until `until`, until every run that counts has ended, or for Ctrl-C.
@@ -136,7 +151,8 @@ fn watch(
     let mut before = Point::default();
     loop {
         let now = clock::mono();
-        if now >= end {
+        // Its wake may have been taken before the start.
+        if now >= end || shared.is_interrupted() {
             return;
         }
         let next = start.after(before.at + PROGRESS_EVERY).min(end);
@@ -243,4 +259,53 @@ fn arm_of(plan: &Plan, target: u32, start: Mono) -> ProbeCmd {
         // Every run is told of by itself, with its phases.
         report_successes: u32::MAX,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_core::model::probe::Target;
+
+    use super::*;
+    use crate::cli::args::EngineKind;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// A load of one run that has ended already.
+    fn ended() -> (Plan, Shared, Receiver<Wake>) {
+        let load = Load { targets: 1, period: HOUR, duration: HOUR };
+        let (target, engine) = (Arc::new(Target::Exec), EngineKind::Auto);
+        let plan =
+            Plan { name: String::new(), is_built_in: false, target, load, timeout: HOUR, engine, shards: 1 };
+        let (wake, woken) = bounded(WAKES);
+        let shared = Shared {
+            collected: vec![Mutex::new(Collected::new())],
+            left: AtomicU64::new(0),
+            wake,
+            end_ns: AtomicU64::new(u64::MAX),
+            is_interrupted: AtomicBool::new(false),
+        };
+        (plan, shared, woken)
+    }
+
+    #[test]
+    fn only_ctrl_c_that_came_in_time_makes_a_result_shorter() {
+        let now = clock::mono();
+        let (plan, shared, woken) = ended();
+        assert_eq!(await_outcomes(&woken, (now, now), &plan, &shared), None, "nobody has pressed it");
+        let (plan, shared, woken) = ended();
+        shared.interrupt();
+        let cut = await_outcomes(&woken, (now, now.after(HOUR)), &plan, &shared).expect("it came in time");
+        assert!(cut.duration < HOUR, "{cut:?}");
+        assert_eq!(shared.end_ns.load(Ordering::Acquire), now.after(cut.duration).as_ns());
+    }
+
+    #[test]
+    fn ctrl_c_before_the_time_is_watched_ends_it() {
+        let now = clock::mono();
+        let (_, shared, woken) = ended();
+        shared.interrupt();
+        // Its wake was taken before.
+        assert!(woken.try_recv().is_ok());
+        watch(&woken, now, now.after(HOUR), &shared, &mut |_, _, _| panic!("no second has passed"));
+    }
 }

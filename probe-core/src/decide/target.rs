@@ -192,7 +192,11 @@ pub fn without_tls(target: &HttpTarget) -> Option<Box<HttpTarget>> {
         port: target.port,
         request: request(&url.request_target(), &lines),
         url: target.url.replacen(Scheme::Https.as_str(), Scheme::Http.as_str(), 1).into(),
-        special: None,
+        // A redirect takes its lines from the first request, which had them.
+        special: special(HttpSpecial {
+            dropped: Dropped { authorization: true, ..Dropped::default() },
+            ..HttpSpecial::default()
+        }),
     }))
 }
 

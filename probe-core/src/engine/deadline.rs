@@ -135,10 +135,7 @@ impl Run {
 
     pub(super) fn timeout_outcome(&self) -> (Verdict, String) {
         if let (Stage::Unresolved, Some(Host::Name(name))) = (self.stage, self.host()) {
-            // The target has nothing to do with it.
-            let text =
-                format!("lookup {name}: too many look-ups at a time: give probes of names longer periods");
-            return (Verdict::Errored, self.in_context(text));
+            return (Verdict::Errored, self.in_context(text::crowded_lookup(name)));
         }
         let dial = match (self.stage, self.host(), self.peer()) {
             (Stage::Resolving, Some(Host::Name(name)), _) => Some(text::lookup_timeout(name)),

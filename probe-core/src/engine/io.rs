@@ -6,6 +6,7 @@ use super::stats::Counters;
 use super::watch::{InFlight, Watch};
 use super::wheel::Wheel;
 use crate::model::id::ProbeKey;
+use crate::model::limits::{RESOLVING_ONE_IN, UNRESOLVED_ONE_IN};
 use crate::model::probe::Verdict;
 use crate::ring::{Errno, Op, OpKind, Refused, Ring, Slot};
 
@@ -67,6 +68,11 @@ pub fn is_shortage(errno: Errno) -> bool {
     SHORTAGES.contains(&errno)
 }
 
+/// One in so many of the slots, one at least.
+fn part_of(slots: u32, one_in: u32) -> u32 {
+    (slots / one_in).max(1)
+}
+
 impl<R: Ring> Io<R> {
     pub fn new(ring: R) -> Io<R> {
         let slots = ring.capacity() as usize;
@@ -78,7 +84,7 @@ impl<R: Ring> Io<R> {
             counters: Counters::default(),
             watch: Watch::default(),
             resolving: 0,
-            unresolved: VecDeque::new(),
+            unresolved: VecDeque::with_capacity(part_of(slots as u32, UNRESOLVED_ONE_IN) as usize),
             watched: InFlight::default(),
             kept: 0,
             idle: 0,
@@ -86,14 +92,14 @@ impl<R: Ring> Io<R> {
         }
     }
 
-    /// Slots that may wait for a resolver at a time.
-    pub fn resolving_max(&self) -> u32 {
-        (self.ring.capacity() / 2).max(1)
-    }
-
     /// Whether one more host name may be looked up.
     pub fn may_resolve(&self) -> bool {
-        self.resolving < self.resolving_max()
+        self.resolving < part_of(self.ring.capacity(), RESOLVING_ONE_IN)
+    }
+
+    /// Whether one more run may hold its slot until its name may be looked up.
+    pub fn may_wait_to_resolve(&self) -> bool {
+        self.unresolved.len() < part_of(self.ring.capacity(), UNRESOLVED_ONE_IN) as usize
     }
 
     /// What the error of a connection says about the target: nothing if it is this host's own, which is counted.

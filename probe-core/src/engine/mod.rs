@@ -10,6 +10,7 @@ mod ending;
 mod http;
 mod io;
 mod keep;
+mod lookup;
 mod onces;
 mod pace;
 mod places;

@@ -218,21 +218,16 @@ impl Run {
     }
 
     /// Connects, or has the host's name looked up first.
-    fn begin_connection<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+    pub(super) fn begin_connection<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         match self.host() {
             Some(Host::Ip(ip)) => {
                 self.ip = Some(*ip);
                 self.connect(io, now, effects);
             }
             Some(Host::Name(_)) if self.ip.is_some() => self.connect(io, now, effects),
-            Some(Host::Name(_)) if !io.may_resolve() => {
-                self.stage = Stage::Unresolved;
-                io.unresolved.push_back(self.slot);
-            }
             Some(Host::Name(name)) => {
-                effects.resolve = Some(name.clone());
-                self.stage = Stage::Resolving;
-                io.resolving += 1;
+                let name = name.clone();
+                self.look_up(io, now, name, effects);
             }
             Some(Host::Unix(_)) => self.connect(io, now, effects),
             None => {
@@ -256,53 +251,8 @@ impl Run {
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
     }
 
-    /// There is a place among those that resolve.
-    pub fn resolve_now<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
-        if self.stage == Stage::Unresolved {
-            self.stage = Stage::Working;
-            self.begin_connection(io, now, effects);
-        }
-    }
-
-    /// The run does not want its host's name looked up any more.
-    pub(super) fn end_resolving<R: Ring>(&mut self, io: &mut Io<R>) {
-        if self.stage == Stage::Unresolved {
-            io.unresolved.retain(|slot| *slot != self.slot);
-        } else {
-            io.resolving -= 1;
-        }
-        self.stage = Stage::Working;
-    }
-
-    /// The answer to [`Effects::resolve`].
-    pub fn resolved<R: Ring>(
-        &mut self,
-        io: &mut Io<R>,
-        now: Mono,
-        addr: Result<IpAddr, Box<str>>,
-        effects: &mut Effects,
-    ) {
-        if self.stage != Stage::Resolving {
-            return;
-        }
-        io.resolving -= 1;
-        self.stage = Stage::Working;
-        match addr {
-            Ok(ip) => {
-                self.ip = Some(ip);
-                self.phases.resolved = Some(now);
-                self.connect(io, now, effects);
-            }
-            Err(error) => {
-                let text = self.in_context(text::lookup(&error));
-                self.finish(io, now, Verdict::Failure, text, effects);
-                self.ended(io, now, effects);
-            }
-        }
-    }
-
     /// Begins a connection: of a probe, or of a hop.
-    fn connect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
+    pub(super) fn connect<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         let Some(to) = self.peer() else { return };
         self.reached = Reached::Nothing;
         self.secure = None;
@@ -489,7 +439,9 @@ impl Run {
         text: String,
         effects: &mut Effects,
     ) {
-        let may_repeat = self.pace == Pace::Chained && self.attempt < PROBE_ATTEMPTS;
+        // One that got no turn to look its name up would hold the slot once more, and make the crowd larger.
+        let is_crowded_out = self.stage == Stage::Unresolved;
+        let may_repeat = self.pace == Pace::Chained && self.attempt < PROBE_ATTEMPTS && !is_crowded_out;
         if verdict == Verdict::Errored && may_repeat {
             io.counters.repeated += 1;
             if let Some(id) = self.deadline.take() {

@@ -2,6 +2,7 @@
 
 mod begin;
 mod calls;
+mod lookups;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use calls::{cut, errored};
+use lookups::Asks;
 
 use super::io::{Io, TIMERS_PER_SLOT, Timer};
 use super::keep::Again;
@@ -43,8 +45,10 @@ pub struct Shard<R> {
     runs: Vec<Option<Run>>,
     /// Due, waiting for a slot, in the order in which they came.
     waiting: VecDeque<Job>,
-    /// The same for targets with a host name: at most half of the slots may wait for a resolver.
+    /// The same for targets with a host name: only a part of the slots may wait for a resolver.
     waiting_names: VecDeque<Job>,
+    /// Which of those that want a name looked up comes next.
+    asks_next: Asks,
     fired: Vec<Timer>,
     /// Runs that this turn has begun, in the order in which the kernel gets them.
     started: Vec<Slot>,
@@ -75,6 +79,7 @@ impl<R: Ring> Shard<R> {
             runs: std::iter::repeat_with(|| None).take(slots).collect(),
             waiting: VecDeque::new(),
             waiting_names: VecDeque::new(),
+            asks_next: Asks::Hop,
             fired,
             started: Vec::with_capacity(slots),
             lateness_us: stats::lateness_histogram(),

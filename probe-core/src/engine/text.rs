@@ -36,6 +36,11 @@ pub fn lookup_timeout(host: &str) -> String {
     format!("dial tcp: lookup {host}: i/o timeout")
 }
 
+/// Our own resolver has too much to do, with which the target has nothing to do; with the cure.
+pub fn crowded_lookup(host: &str) -> String {
+    format!("lookup {host}: too many look-ups at a time: give probes of names longer periods")
+}
+
 pub fn dial_timeout(peer: &Peer) -> String {
     format!("dial {} {peer}: i/o timeout", peer.network())
 }

@@ -107,6 +107,11 @@ pub const COMPLETIONS_WANTED: usize = 1 << 20;
 pub const SLOT_BUFFER_BYTES: usize = 16 * 1024;
 /// One in so many slots of a shard may hold a connection that is kept between runs (annotation `keep-alive`).
 pub const KEPT_ONE_IN: u32 = 2;
+/// One in so many slots of a shard may wait for a resolver. One that is dead takes the whole timeout of each.
+pub const RESOLVING_ONE_IN: u32 = 2;
+/// Beside these, one in so many may hold a run that waits for its turn there: a hop of a redirect holds its slot already.
+/// Further ones err at once, so that a quarter of the slots is left to probes of addresses.
+pub const UNRESOLVED_ONE_IN: u32 = 4;
 /// Records without data (session tickets, new keys) that an idle kept HTTPS session takes between two runs, in bytes: a
 /// server sends a few of under 2 KiB. One that goes on and on loses its connection.
 pub const IDLE_RECORDS_MAX_BYTES: usize = 64 * 1024;

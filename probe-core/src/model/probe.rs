@@ -372,6 +372,8 @@ pub struct Dropped {
     pub secrets: bool,
     /// Those that describe a body.
     pub of_body: bool,
+    /// The credentials of a hook whose server has answered TLS with plain HTTP.
+    pub authorization: bool,
 }
 
 impl HttpTarget {

@@ -77,8 +77,11 @@ pub fn redirected(redirected: &Redirected<'_>) -> Vec<Header> {
     let Redirected { first: given, dropped, current, current_authority, hop } = redirected;
     // The last line is the client's own; it is added again behind the Referer.
     let mut lines = without_close(given).to_vec();
-    let is_dropped =
-        |name: &str| dropped.secrets && SECRET.contains(&name) || dropped.of_body && OF_BODY.contains(&name);
+    let is_dropped = |name: &str| {
+        dropped.secrets && SECRET.contains(&name)
+            || dropped.of_body && OF_BODY.contains(&name)
+            || dropped.authorization && name == "Authorization"
+    };
     lines.retain(|(name, _)| !is_dropped(name));
     if let Some(referer) = &hop.referer {
         // The manifest's first one counts for more, and becomes the only one.
@@ -118,6 +121,7 @@ pub fn dropped(before: Dropped, home: &str, name: &str, status: u16) -> Dropped 
     Dropped {
         secrets: before.secrets || !is_at_home(name, home),
         of_body: before.of_body || (301..=303).contains(&status),
+        authorization: before.authorization,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::target::{follow, get, ip, lines, probed, with_port};
 use crate::decide::target::{self, Follow, Purpose, http, resolve};
-use crate::model::probe::{Handler, HttpGetAction, HttpTarget, PortRef, Redirects, Target};
+use crate::model::probe::{Handler, HttpGetAction, HttpTarget, PortRef, Redirects, Target, TlsAction};
+use crate::wire::tls::any_certificate;
 
 /// The lines of a request that begin so.
 fn lines_of(target: &HttpTarget, name: &str) -> Vec<String> {
@@ -62,6 +63,35 @@ fn a_login_of_a_url_is_for_this_url() {
     let first = anywhere("//u:p@x/a", empty);
     let Follow::Next(next) = follow(&first, &first, "//h.example/c") else { panic!("it is followed") };
     assert_eq!(lines_of(&next, "Cookie"), ["Cookie: a=b"], "the login took nothing else away");
+}
+
+#[test]
+fn a_hook_that_fell_back_to_plain_http_sends_its_credentials_nowhere() {
+    let given = [("authorization", "Bearer x"), ("Cookie", "a=b")];
+    let headers = given.map(|(name, value)| (Box::from(name), Box::from(value))).to_vec();
+    for path in ["/a", "//u:p@x/a"] {
+        for headers in [headers.clone(), headers[1..].to_vec()] {
+            let tls = Some(TlsAction { config: any_certificate(), server_name: None });
+            let action = HttpGetAction { tls, headers, ..get(PortRef::Number(443), path) };
+            let first = http(&action, &with_port(), ip("10.1.2.3"), Purpose::Hook).unwrap();
+            let mut asked = vec![target::without_tls(&first).unwrap()];
+            for location in ["/b", "c", "https://10.1.2.3/d", "http://10.1.2.3/e"] {
+                let Follow::Next(next) = follow(&first, asked.last().unwrap(), location) else {
+                    panic!("{path}: {location}")
+                };
+                asked.push(next);
+            }
+            for target in asked {
+                let (none, url) = (lines_of(&target, "Authorization"), &target.url);
+                assert_eq!(none, [""; 0], "{path}, {url}");
+                assert_eq!(lines_of(&target, "Cookie"), ["Cookie: a=b"], "{path}, {url}: Go keeps it");
+            }
+            // A login that the server gives is the server's own affair.
+            let plain = target::without_tls(&first).unwrap();
+            let Follow::Next(next) = follow(&first, &plain, "//v:q@10.1.2.3/b") else { panic!("{path}") };
+            assert_eq!(lines_of(&next, "Authorization"), ["Authorization: Basic djpx"], "{path}");
+        }
+    }
 }
 
 #[test]

@@ -38,18 +38,8 @@ impl<R: Ring> Shard<R> {
             self.completed(now, completion, out);
             self.handled += 1;
         }
-        // They hold slots already, so they come first.
-        while self.io.may_resolve() {
-            let Some(slot) = self.io.unresolved.pop_front() else { break };
-            self.with_run(now, slot, out, |run, io, effects| run.resolve_now(io, now, effects));
-        }
-        while self.io.may_resolve() {
-            let Some(job) = self.waiting_names.pop_front() else { break };
-            if !self.start(now, job, out) {
-                self.waiting_names.push_front(job);
-                break;
-            }
-        }
+        // A resolver takes long, so its questions go first.
+        self.start_lookups(now, out);
         while let Some(job) = self.waiting.pop_front() {
             if !self.start(now, job, out) {
                 self.waiting.push_front(job);

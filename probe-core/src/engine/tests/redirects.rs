@@ -1,6 +1,7 @@
 //! Answers that lead elsewhere.
 
 use super::*;
+use crate::model::limits::{RESOLVING_ONE_IN, UNRESOLVED_ONE_IN};
 use crate::model::probe::Redirects;
 
 #[test]
@@ -76,33 +77,48 @@ fn an_absence_at_the_end_of_a_redirects_connection_excuses_no_later_hop() {
     sim.finish();
 }
 
+const ELSEWHERE: &str = "HTTP/1.1 302 Found\r\nLocation: http://other.local:81/\r\nContent-Length: 0\r\n\r\n";
+const CROWDED: &str = "Get \"http://other.local:81/\": lookup other.local: too many look-ups at a time: give probes of \
+                       names longer periods";
+
+/// A probe that follows redirects anywhere.
+fn anywhere() -> Target {
+    let mut target = http();
+    if let Target::Http(http) = &mut target {
+        let special = HttpSpecial { redirects: Redirects::AnyHost, ..HttpSpecial::default() };
+        http.special = Some(Box::new(special));
+    }
+    target
+}
+
+/// The names that were asked for, in their order.
+fn asked(sim: &Sim) -> Vec<(Ticket, &str)> {
+    let questions = sim.events.iter().filter_map(|(_, event)| match event {
+        ProbeEvent::Resolve { ticket, host } => Some((*ticket, &**host)),
+        _ => None,
+    });
+    questions.collect()
+}
+
+/// The resolver's answer to the question of this place.
+fn answer(sim: &mut Sim, at: usize) {
+    let ticket = asked(sim)[at].0;
+    sim.inputs.push(ProbeCmd::Resolved { ticket, addr: Ok(addr().ip()) });
+    sim.run_until(sim.time.after(Duration::from_millis(20)));
+}
+
 #[test]
 fn hops_wait_for_a_place_among_those_that_look_names_up() {
-    let redirect = "HTTP/1.1 302 Found\r\nLocation: http://other.local:81/\r\nContent-Length: 0\r\n\r\n";
     let other = SocketAddr::new(addr().ip(), 81);
     let mut sim = Sim::new(Faults::none(), 1);
-    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, redirect));
+    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, ELSEWHERE));
     sim.world.listen(other, Behaviour::answer(Duration::ZERO, OK));
-    let asked = |sim: &Sim| -> Vec<Ticket> {
-        let tickets = sim.events.iter().filter_map(|(_, event)| match event {
-            ProbeEvent::Resolve { ticket, .. } => Some(*ticket),
-            _ => None,
-        });
-        tickets.collect()
-    };
-    let places = SLOTS as usize / 2;
-    for index in 0..SLOTS {
-        let mut target = http();
-        if let Target::Http(http) = &mut target {
-            let special = HttpSpecial { redirects: Redirects::AnyHost, ..HttpSpecial::default() };
-            http.special = Some(Box::new(special));
-        }
-        sim.arm(index, 1, target);
-    }
+    let places = (SLOTS / RESOLVING_ONE_IN) as usize;
+    let (resolving, unresolved) = (SLOTS / RESOLVING_ONE_IN, SLOTS / UNRESOLVED_ONE_IN);
+    (0..resolving + unresolved).for_each(|index| sim.arm(index, 1, anywhere()));
     sim.run_until(at_ms(1_100));
     assert_eq!(asked(&sim).len(), places, "as many as there are places");
-    sim.inputs.push(ProbeCmd::Resolved { ticket: asked(&sim)[0], addr: Ok(other.ip()) });
-    sim.run_until(at_ms(1_200));
+    answer(&mut sim, 0);
     assert_eq!((asked(&sim).len(), sim.outcomes().len()), (places + 1, 1), "one is done, the next one asks");
     // Whoever is not wanted any more leaves the queue, or its place.
     for index in 0..SLOTS {
@@ -116,18 +132,12 @@ fn hops_wait_for_a_place_among_those_that_look_names_up() {
 
 #[test]
 fn a_hop_that_gets_no_place_in_time_says_nothing_of_the_target() {
-    let redirect = "HTTP/1.1 302 Found\r\nLocation: http://other.local:81/\r\nContent-Length: 0\r\n\r\n";
     let mut sim = Sim::new(Faults::none(), 1);
-    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, redirect));
+    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, ELSEWHERE));
     for ticket in 0..u64::from(SLOTS) {
-        let mut target = http();
-        if let Target::Http(http) = &mut target {
-            let special = HttpSpecial { redirects: Redirects::AnyHost, ..HttpSpecial::default() };
-            http.special = Some(Box::new(special));
-        }
         // The first ones have more patience, so they keep their places.
         let timeout = Duration::from_secs(if ticket < u64::from(SLOTS) / 2 { 30 } else { 1 });
-        sim.inputs.push(ProbeCmd::Once { ticket: Ticket(ticket), target: Arc::new(target), timeout });
+        sim.inputs.push(ProbeCmd::Once { ticket: Ticket(ticket), target: Arc::new(anywhere()), timeout });
         sim.run_until(sim.time.after(Duration::from_millis(20)));
     }
     sim.run_until(sim.time.after(Duration::from_secs(3)));
@@ -139,8 +149,60 @@ fn a_hop_that_gets_no_place_in_time_says_nothing_of_the_target() {
             _ => None,
         })
         .collect();
-    let text = "Get \"http://other.local:81/\": lookup other.local: too many look-ups at a time: give probes of \
-                names longer periods";
-    assert_eq!(done, vec![(Verdict::Errored, Some(text)); SLOTS as usize / 2]);
+    assert_eq!(done, vec![(Verdict::Errored, Some(CROWDED)); SLOTS as usize / 2]);
+    sim.finish();
+}
+
+#[test]
+fn hops_to_a_dead_name_leave_slots_to_probes_of_addresses() {
+    let plain = SocketAddr::new(addr().ip(), 82);
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, ELSEWHERE));
+    sim.world.listen(plain, Behaviour::answer(Duration::ZERO, OK));
+    (0..SLOTS).for_each(|index| sim.arm(index, 1, anywhere()));
+    sim.run_until(at_ms(1_100));
+    let crowded = |sim: &Sim| {
+        let outcomes = sim.outcomes();
+        let texts = outcomes.iter().map(|(_, outcome)| outcome.result.detail.as_deref());
+        texts.filter(|text| *text == Some(CROWDED)).count()
+    };
+    let (resolving, unresolved) = (SLOTS / RESOLVING_ONE_IN, SLOTS / UNRESOLVED_ONE_IN);
+    let beyond = (SLOTS - resolving - unresolved) as usize;
+    assert_eq!((crowded(&sim), sim.outcomes().len()), (beyond, beyond), "those beyond err at once");
+    // One is called by its address while the dead name holds what it may hold.
+    let mut target = http();
+    if let Target::Http(http) = &mut target {
+        http.port = plain.port();
+    }
+    sim.arm(SLOTS, 1, target);
+    sim.run_until(at_ms(1_200));
+    assert_eq!(sim.outcomes().len(), beyond + 1);
+    assert_eq!(sim.outcomes()[beyond].1.result.verdict, Verdict::Success);
+    sim.run_until(at_ms(2_200));
+    assert_eq!(sim.outcomes().len(), SLOTS as usize + 1, "each was held for one timeout");
+    assert_eq!(crowded(&sim), beyond + unresolved as usize);
+    assert_eq!((sim.shard.counters().repeated, sim.shard.stats().in_flight), (0, 0));
+    sim.finish();
+}
+
+#[test]
+fn hops_and_first_runs_take_turns_at_the_resolver() {
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, ELSEWHERE));
+    let (resolving, unresolved) = (SLOTS / RESOLVING_ONE_IN, SLOTS / UNRESOLVED_ONE_IN);
+    (0..resolving + unresolved).for_each(|index| sim.arm(index, 1, anywhere()));
+    sim.run_until(at_ms(1_050));
+    let mut named = http();
+    if let Target::Http(http) = &mut named {
+        http.host = Host::Name("first.local".into());
+    }
+    (SLOTS..SLOTS + 2).for_each(|index| sim.arm(index, 1, named.clone()));
+    sim.run_until(at_ms(1_100));
+    let before = resolving as usize;
+    assert_eq!(asked(&sim).len(), before);
+    // Each answer makes one place free.
+    (0..4).for_each(|at| answer(&mut sim, at));
+    let names: Vec<_> = asked(&sim)[before..].iter().map(|(_, name)| *name).collect();
+    assert_eq!(names, ["other.local", "first.local", "other.local", "first.local"]);
     sim.finish();
 }
