@@ -14,6 +14,8 @@
 mod call;
 mod heard;
 mod rpc;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod watched;
 
