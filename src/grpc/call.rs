@@ -29,8 +29,10 @@ struct Progress {
     note: Arc<Note>,
     /// When an earlier one was made.
     connected: Option<Mono>,
-    /// The kernel has said that nobody listens.
+    /// The kernel has said that nobody listens, and no other connect has begun.
     was_refused: bool,
+    /// When the next one is due, after one that failed.
+    again: Mono,
 }
 
 impl Progress {
@@ -41,6 +43,7 @@ impl Progress {
 
     fn next_connection(&mut self) -> Arc<Note> {
         self.connected = self.connected();
+        self.was_refused = false;
         self.note = Arc::default();
         Arc::clone(&self.note)
     }
@@ -80,8 +83,8 @@ async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
         Some(Said::Refused { code, message }) => (CallEnd::Refused { code: *code, message }, Duration::ZERO),
         Some(Said::Broke { message }) => (CallEnd::Refused { code: grpc::UNAVAILABLE, message }, waited.away),
         None if progress.connected().is_some() => (CallEnd::TimedOut, waited.away),
-        // A refusal is an answer.
-        None if progress.was_refused => (CallEnd::NotConnected, Duration::ZERO),
+        // A refusal is an answer, unless this thread has missed its time to ask again.
+        None if progress.was_refused && progress.again >= deadline => (CallEnd::NotConnected, Duration::ZERO),
         None => (CallEnd::NotConnected, waited.away),
     };
     let (verdict, detail) = judge(end, &target.addr.to_string(), timeout);
@@ -121,7 +124,12 @@ async fn talk(target: &GrpcTarget, deadline: Mono, progress: &mut Progress) -> S
             }
             Ended::NotConnected { .. } => {}
         }
+        progress.again = clock::now().mono.after(pause);
         tokio::time::sleep(pause).await;
+        if clock::now().mono >= deadline {
+            // This thread was away: what a server says to a try that no deadline allows is no answer.
+            std::future::pending::<()>().await;
+        }
         pauses += 1;
     }
 }
@@ -138,10 +146,7 @@ async fn talk_once(
     let was_refused = &mut progress.was_refused;
     let mut work = pin!(async {
         match connect(target.addr).await {
-            Ok(stream) => {
-                *was_refused = false;
-                rpc::check(stream, target, deadline, attempt, &note).await
-            }
+            Ok(stream) => rpc::check(stream, target, deadline, attempt, &note).await,
             Err(error) if heard::is_own(&error) => Ended::Said(Said::Lacked { error: error.to_string() }),
             Err(error) => {
                 // Another error may come from in between, such as a router.

@@ -1,4 +1,4 @@
-//! Calls of a host that lacks something.
+//! Calls of a host that lacks something, or that stands still meanwhile.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -6,13 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
+use std::time::Duration;
 
-use probe_core::model::probe::GrpcTarget;
+use probe_core::model::probe::{GrpcTarget, RunResult, Verdict};
 use probe_core::model::time::Mono;
+use probe_core::sys::clock;
 use rustix::io::Errno;
+use test_support::pass;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
+use super::call;
 use super::heard::{Note, Socket};
 use super::rpc::{self, Attempt, Ended, Said};
 
@@ -119,4 +123,30 @@ fn a_shortage_on_a_connection_is_not_the_servers_failure() {
     let message =
         "error reading from server: read tcp here->there: read: connection reset by peer".to_owned();
     assert_eq!((ended, is_connected), (Ended::Said(Said::Broke { message }), true));
+}
+
+/// A call of a port on which nobody listens, by a thread that stands still from the refusal until after the deadline.
+fn call_and_stand_still(timeout: Duration) -> RunResult {
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let target = target(closed.local_addr().unwrap());
+    block_on(async {
+        let stand_still = async {
+            // By the second of these refusals the call has seen its own.
+            for _ in 0..2 {
+                TcpStream::connect(target.addr).await.unwrap_err();
+            }
+            pass(timeout);
+        };
+        tokio::join!(call::run(&target, timeout, clock::now().mono), stand_still).0
+    })
+}
+
+#[test]
+fn a_refusal_is_an_answer_unless_the_next_try_was_missed() {
+    let judged = call_and_stand_still(Duration::from_millis(200));
+    assert_eq!(judged.verdict, Verdict::Failure, "{judged:?}");
+    // Another try was due after a second.
+    let excused = call_and_stand_still(Duration::from_millis(1_200));
+    assert_eq!(excused.verdict, Verdict::Inconclusive, "{excused:?}");
 }
