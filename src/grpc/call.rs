@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use probe_core::decide::grpc::{CallEnd, connect_pause, judge};
-use probe_core::model::limits::{GRPC_CONNECT_MIN, PROBE_ATTEMPTS};
+use probe_core::model::limits::GRPC_CONNECT_MIN;
 use probe_core::model::probe::{GrpcTarget, Phases, RunResult, Verdict};
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
@@ -49,13 +49,13 @@ impl Progress {
     }
 }
 
-/// Makes one check. Up to three attempts while this host lacks what a connection needs (kubelet-semantics 8), each with
-/// the whole timeout.
-pub async fn run(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult {
+/// Makes one check. So many attempts while this host lacks what a connection needs, each with the whole timeout: three
+/// for a probe (kubelet-semantics 8), one by hand.
+pub async fn run(target: &GrpcTarget, timeout: Duration, due: Mono, attempts_max: u32) -> RunResult {
     let mut attempts = 1;
     loop {
         let result = attempt(target, timeout, due).await;
-        if result.verdict != Verdict::Errored || attempts == PROBE_ATTEMPTS {
+        if result.verdict != Verdict::Errored || attempts >= attempts_max {
             return result;
         }
         attempts += 1;

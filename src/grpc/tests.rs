@@ -138,7 +138,7 @@ fn call_and_stand_still(timeout: Duration) -> RunResult {
             }
             pass(timeout);
         };
-        tokio::join!(call::run(&target, timeout, clock::now().mono), stand_still).0
+        tokio::join!(call::run(&target, timeout, clock::now().mono, 1), stand_still).0
     })
 }
 
