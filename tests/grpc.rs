@@ -37,6 +37,8 @@ const DRAINS_ONCE: u16 = 5012;
 const DRAINS: u16 = 5013;
 const NO_TRAILERS: u16 = 5014;
 const LONG: u16 = 5015;
+const MESH: u16 = 5016;
+const WRONG_LENGTH: u16 = 5017;
 const CLOSED: u16 = 32;
 
 /// A health service whose answers no reporter gives.
@@ -287,6 +289,17 @@ const CASES: &[Case] = &[
         Some(
             "error: health rpc probe failed: rpc error: code = ResourceExhausted desc = grpc: received message larger \
              than max (2130706432 vs. 65536)",
+        ),
+    ),
+    ("section 7, an answer with the headers of a mesh", MESH, "", 20, None),
+    (
+        "docs/conformance.md, a length that the answer has not",
+        WRONG_LENGTH,
+        "",
+        20,
+        Some(
+            "error: health rpc probe failed: rpc error: code = Unavailable desc = error reading from server: stream \
+             error detected: unspecific protocol error detected",
         ),
     ),
     ("section 7, a stream that is refused is tried once more", REFUSES_ONCE, "", 20, None),

@@ -208,7 +208,8 @@ fn cause(problem: &Problem) -> Cause {
     Cause { reason: "FieldValueInvalid".into(), field: "".into(), message: text.as_str().into() }
 }
 
-/// A caller that goes away leaves neither an entry behind nor the run that it asked for.
+/// A caller that goes away leaves neither an entry behind nor the run that it asked for, unless that is an exec run: its
+/// command may be in the middle of something, and ends by itself or at the probe's timeout.
 struct ForgetOnDrop<'a> {
     agent: &'a Agent,
     pod: PodUid,

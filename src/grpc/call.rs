@@ -8,27 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use probe_core::decide::grpc::{CallEnd, connect_pause, judge};
-use probe_core::engine::is_shortage;
-use probe_core::model::limits::{GRPC_CONNECT_MIN, PROBE_ATTEMPTS};
+use probe_core::model::limits::GRPC_CONNECT_MIN;
 use probe_core::model::probe::{GrpcTarget, Phases, RunResult, Verdict};
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
 use probe_core::wire::grpc;
-use rustix::io::Errno;
 use tokio::net::TcpStream;
 
-use super::heard::Note;
+use super::heard::{self, Note};
 use super::rpc::{self, Attempt, Ended, Said};
 use super::watched;
 
 /// `CANCELLED`, `DEADLINE_EXCEEDED`: what either side says when the time is over.
 const OF_DEADLINE: [i32; 2] = [1, 4];
-
-/// How an attempt ended.
-enum End {
-    CannotDial(String),
-    Said(Said),
-}
 
 /// How far an attempt has come.
 #[derive(Debug, Default)]
@@ -37,8 +29,10 @@ struct Progress {
     note: Arc<Note>,
     /// When an earlier one was made.
     connected: Option<Mono>,
-    /// The kernel has said that nobody listens.
+    /// The kernel has said that nobody listens, and no other connect has begun.
     was_refused: bool,
+    /// When the next one is due, after one that failed.
+    again: Mono,
 }
 
 impl Progress {
@@ -49,18 +43,19 @@ impl Progress {
 
     fn next_connection(&mut self) -> Arc<Note> {
         self.connected = self.connected();
+        self.was_refused = false;
         self.note = Arc::default();
         Arc::clone(&self.note)
     }
 }
 
-/// Makes one check. Up to three attempts while this host lacks what a connection needs (kubelet-semantics 8), each with
-/// the whole timeout.
-pub async fn run(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult {
+/// Makes one check. So many attempts while this host lacks what a connection needs, each with the whole timeout: three
+/// for a probe (kubelet-semantics 8), one by hand.
+pub async fn run(target: &GrpcTarget, timeout: Duration, due: Mono, attempts_max: u32) -> RunResult {
     let mut attempts = 1;
     loop {
         let result = attempt(target, timeout, due).await;
-        if result.verdict != Verdict::Errored || attempts == PROBE_ATTEMPTS {
+        if result.verdict != Verdict::Errored || attempts >= attempts_max {
             return result;
         }
         attempts += 1;
@@ -70,26 +65,26 @@ pub async fn run(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
 async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult {
     let submitted = clock::now().mono;
     let mut progress = Progress::default();
-    let waited = watched::wait(talk(target, submitted.after(timeout), &mut progress), timeout).await;
+    let deadline = submitted.after(timeout);
+    let waited = watched::wait(talk(target, deadline, &mut progress), timeout).await;
     let done = clock::now().mono;
     // What ends a call after the deadline is the deadline's doing. An answer counts, however late this thread saw it.
     let is_late = done.since(submitted) >= timeout;
     let (end, excuse) = match &waited.done {
-        Some(End::CannotDial(error)) => (CallEnd::CannotDial { error }, Duration::ZERO),
-        Some(End::Said(Said::Answered { status })) => (CallEnd::Answered { status: *status }, Duration::ZERO),
-        Some(End::Said(Said::Broke { .. })) if is_late => (CallEnd::TimedOut, waited.away),
-        Some(End::Said(Said::Refused { code, .. })) if is_late && OF_DEADLINE.contains(code) => {
+        Some(Said::Lacked { error }) if progress.connected().is_some() => {
+            (CallEnd::CannotTalk { error }, Duration::ZERO)
+        }
+        Some(Said::Lacked { error }) => (CallEnd::CannotDial { error }, Duration::ZERO),
+        Some(Said::Answered { status }) => (CallEnd::Answered { status: *status }, Duration::ZERO),
+        Some(Said::Broke { .. }) if is_late => (CallEnd::TimedOut, waited.away),
+        Some(Said::Refused { code, .. }) if is_late && OF_DEADLINE.contains(code) => {
             (CallEnd::TimedOut, waited.away)
         }
-        Some(End::Said(Said::Refused { code, message })) => {
-            (CallEnd::Refused { code: *code, message }, Duration::ZERO)
-        }
-        Some(End::Said(Said::Broke { message })) => {
-            (CallEnd::Refused { code: grpc::UNAVAILABLE, message }, waited.away)
-        }
+        Some(Said::Refused { code, message }) => (CallEnd::Refused { code: *code, message }, Duration::ZERO),
+        Some(Said::Broke { message }) => (CallEnd::Refused { code: grpc::UNAVAILABLE, message }, waited.away),
         None if progress.connected().is_some() => (CallEnd::TimedOut, waited.away),
-        // A refusal is an answer.
-        None if progress.was_refused => (CallEnd::NotConnected, Duration::ZERO),
+        // A refusal is an answer, unless this thread has missed its time to ask again.
+        None if progress.was_refused && progress.again >= deadline => (CallEnd::NotConnected, Duration::ZERO),
         None => (CallEnd::NotConnected, waited.away),
     };
     let (verdict, detail) = judge(end, &target.addr.to_string(), timeout);
@@ -110,62 +105,63 @@ async fn attempt(target: &GrpcTarget, timeout: Duration, due: Mono) -> RunResult
 }
 
 /// Without end where nobody answers: the deadline is the caller's.
-async fn talk(target: &GrpcTarget, deadline: Mono, progress: &mut Progress) -> End {
+async fn talk(target: &GrpcTarget, deadline: Mono, progress: &mut Progress) -> Said {
     let mut attempt = Attempt::First;
     let mut pauses = 0;
     loop {
         let pause = connect_pause(pauses, chance());
         let limit = pause.max(GRPC_CONNECT_MIN);
         match talk_once(target, deadline, limit, attempt, progress).await {
-            Err(error) => return End::CannotDial(error),
-            Ok(Ended::Said(said)) => return End::Said(said),
-            Ok(Ended::Unprocessed) => {
+            Ended::Said(said) => return said,
+            Ended::Unprocessed => {
                 attempt = Attempt::Again;
                 continue;
             }
             // The call has begun, and does not wait for a server to come.
-            Ok(Ended::NotConnected { error }) if attempt == Attempt::Again => {
+            Ended::NotConnected { error } if attempt == Attempt::Again => {
                 let refusal = grpc::not_again(&error);
-                return End::Said(Said::Refused { code: refusal.code, message: refusal.message });
+                return Said::Refused { code: refusal.code, message: refusal.message };
             }
-            Ok(Ended::NotConnected { .. }) => {}
+            Ended::NotConnected { .. } => {}
         }
+        progress.again = clock::now().mono.after(pause);
         tokio::time::sleep(pause).await;
+        if clock::now().mono >= deadline {
+            // This thread was away: what a server says to a try that no deadline allows is no answer.
+            std::future::pending::<()>().await;
+        }
         pauses += 1;
     }
 }
 
-/// One connection, which has to be made within `limit`. Err: this host lacks what it needs.
+/// One connection, which has to be made within `limit`.
 async fn talk_once(
     target: &GrpcTarget,
     deadline: Mono,
     limit: Duration,
     attempt: Attempt,
     progress: &mut Progress,
-) -> Result<Ended, String> {
+) -> Ended {
     let note = progress.next_connection();
     let was_refused = &mut progress.was_refused;
     let mut work = pin!(async {
         match connect(target.addr).await {
-            Ok(stream) => {
-                *was_refused = false;
-                Ok(rpc::check(stream, target, deadline, attempt, &note).await)
-            }
-            Err(error) if Errno::from_io_error(&error).is_some_and(is_shortage) => Err(error.to_string()),
+            Ok(stream) => rpc::check(stream, target, deadline, attempt, &note).await,
+            Err(error) if heard::is_own(&error) => Ended::Said(Said::Lacked { error: error.to_string() }),
             Err(error) => {
                 // Another error may come from in between, such as a router.
                 *was_refused = error.kind() == io::ErrorKind::ConnectionRefused;
                 let words = if *was_refused { "connection refused".to_owned() } else { error.to_string() };
                 let error =
                     format!("transport: Error while dialing: dial tcp {}: connect: {words}", target.addr);
-                Ok(Ended::NotConnected { error })
+                Ended::NotConnected { error }
             }
         }
     });
     match tokio::time::timeout(limit, &mut work).await {
         Ok(ended) => ended,
         Err(_) if note.is_connected() => work.await,
-        Err(_) => Ok(Ended::NotConnected { error: "context deadline exceeded".to_owned() }),
+        Err(_) => Ended::NotConnected { error: "context deadline exceeded".to_owned() },
     }
 }
 
@@ -197,14 +193,14 @@ mod tests {
         let limit = Duration::from_millis(10);
         let once = talk_once(&target, Mono::MAX, limit, Attempt::First, &mut progress);
         let ended = tokio.block_on(once);
-        assert!(matches!(ended, Ok(Ended::NotConnected { .. })), "{ended:?}");
+        assert!(matches!(ended, Ended::NotConnected { .. }), "{ended:?}");
         assert_eq!((progress.connected(), progress.was_refused), (None, false));
         // Nobody listens.
         drop(mute);
         let once = talk_once(&target, Mono::MAX, Duration::from_secs(100), Attempt::First, &mut progress);
         let error =
             format!("transport: Error while dialing: dial tcp {}: connect: connection refused", target.addr);
-        assert_eq!(tokio.block_on(once), Ok(Ended::NotConnected { error }));
+        assert_eq!(tokio.block_on(once), Ended::NotConnected { error });
         assert!(progress.was_refused);
     }
 

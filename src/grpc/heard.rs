@@ -6,10 +6,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use probe_core::engine::is_shortage;
 use probe_core::model::limits::GRPC_HEARD_MAX_BYTES;
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
 use probe_core::wire::http2::{Frames, Goodbye, Preface};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -27,6 +29,8 @@ struct State {
     frames: Frames,
     /// What reading said at last.
     end: Option<String>,
+    /// What this host lacked when it read or wrote.
+    shortage: Option<String>,
 }
 
 impl Note {
@@ -49,6 +53,11 @@ impl Note {
         self.state().end.clone().unwrap_or_else(|| error.to_string())
     }
 
+    /// What this host lacked, in Go's words: nothing that the server has brought about.
+    pub fn shortage(&self) -> Option<String> {
+        self.state().shortage.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,35 +73,63 @@ impl Note {
     fn ended(&self, end: String) {
         self.state().end.get_or_insert(end);
     }
+
+    fn lacked(&self, what: String) {
+        self.state().shortage.get_or_insert(what);
+    }
+}
+
+/// A stream between two addresses.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Both ends as Go writes them.
+    fn ends(&self) -> String;
+}
+
+impl Socket for TcpStream {
+    fn ends(&self) -> String {
+        let name =
+            |addr: io::Result<SocketAddr>| addr.map_or_else(|_| String::new(), |addr| addr.to_string());
+        format!("{}->{}", name(self.local_addr()), name(self.peer_addr()))
+    }
+}
+
+/// Whether an error says that this host lacks something.
+pub fn is_own(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(is_shortage)
 }
 
 /// The connection. It ends where the server says more than any health service has to: frames and interim headers without
 /// end would take the thread from all other calls.
-pub struct Heard {
-    stream: TcpStream,
+pub struct Heard<S> {
+    stream: S,
     left_bytes: usize,
     note: Arc<Note>,
 }
 
-impl Heard {
-    pub fn new(stream: TcpStream, note: Arc<Note>) -> Heard {
+impl<S: Socket> Heard<S> {
+    pub fn new(stream: S, note: Arc<Note>) -> Heard<S> {
         Heard { stream, left_bytes: GRPC_HEARD_MAX_BYTES, note }
     }
 
-    /// A read that failed, as Go has it.
-    fn read_error(&self, error: &io::Error) -> String {
-        let name =
-            |addr: io::Result<SocketAddr>| addr.map_or_else(|_| String::new(), |addr| addr.to_string());
-        let (local, peer) = (name(self.stream.local_addr()), name(self.stream.peer_addr()));
+    /// A `read` or `write` that failed, as Go has it.
+    fn error_of(&self, call: &str, error: &io::Error) -> String {
         let text = match error.kind() {
             io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
             _ => error.to_string(),
         };
-        format!("read tcp {local}->{peer}: read: {text}")
+        format!("{call} tcp {}: {call}: {text}", self.stream.ends())
+    }
+
+    fn note_shortage<T>(&self, call: &str, polled: &Poll<io::Result<T>>) {
+        if let Poll::Ready(Err(error)) = polled
+            && is_own(error)
+        {
+            self.note.lacked(self.error_of(call, error));
+        }
     }
 }
 
-impl AsyncRead for Heard {
+impl<S: Socket> AsyncRead for Heard<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -102,10 +139,11 @@ impl AsyncRead for Heard {
         let before = buffer.filled().len();
         let had_room = buffer.remaining() > 0;
         let polled = Pin::new(&mut heard.stream).poll_read(context, buffer);
+        heard.note_shortage("read", &polled);
         let came = &buffer.filled()[before..];
         match &polled {
             Poll::Ready(Ok(())) if came.is_empty() && had_room => heard.note.ended("EOF".to_owned()),
-            Poll::Ready(Err(error)) => heard.note.ended(heard.read_error(error)),
+            Poll::Ready(Err(error)) => heard.note.ended(heard.error_of("read", error)),
             Poll::Ready(Ok(())) | Poll::Pending => heard.note.hear(came),
         }
         match heard.left_bytes.checked_sub(came.len()) {
@@ -120,9 +158,12 @@ impl AsyncRead for Heard {
     }
 }
 
-impl AsyncWrite for Heard {
+impl<S: Socket> AsyncWrite for Heard<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let heard = self.get_mut();
+        let polled = Pin::new(&mut heard.stream).poll_write(context, bytes);
+        heard.note_shortage("write", &polled);
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

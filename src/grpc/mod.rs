@@ -14,6 +14,8 @@
 mod call;
 mod heard;
 mod rpc;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod watched;
 
@@ -24,11 +26,11 @@ use probe_core::sys::clock;
 
 pub use thread::{Call, CallDoor, Calls, Order};
 
-/// One check on the calling thread.
+/// One check on the calling thread, in one attempt.
 ///
 /// # Errors
 /// This process may not open what an epoll needs.
 pub fn once(target: &GrpcTarget, timeout: Duration) -> std::io::Result<RunResult> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    Ok(tokio.block_on(call::run(target, timeout, clock::now().mono)))
+    Ok(tokio.block_on(call::run(target, timeout, clock::now().mono, 1)))
 }

@@ -14,10 +14,9 @@ use probe_core::model::time::Mono;
 use probe_core::sys::clock;
 use probe_core::wire::grpc::{self, Fields, Refusal};
 use probe_core::wire::headers::AGENT_PROBE;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
-use super::heard::{Heard, Note};
+use super::heard::{Heard, Note, Socket};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
@@ -35,6 +34,10 @@ pub enum Said {
     /// The connection broke.
     Broke {
         message: String,
+    },
+    /// This host lacks what the call needs: the server has said nothing.
+    Lacked {
+        error: String,
     },
 }
 
@@ -71,7 +74,7 @@ impl From<h2::Error> for Failed {
 
 /// Asks on this connection, which ends with the call.
 pub async fn check(
-    stream: TcpStream,
+    stream: impl Socket,
     target: &GrpcTarget,
     deadline: Mono,
     attempt: Attempt,
@@ -87,7 +90,7 @@ pub async fn check(
         .await;
     let (sender, connection) = match handshake {
         Ok(both) => both,
-        Err(error) => return Ended::NotConnected { error: preface(&note.end(&error)) },
+        Err(error) => return lacked(note, &error).unwrap_or_else(|| not_connected(note, &error)),
     };
     let ending = Ending { task: tokio::spawn(async move { drop(connection.await) }).abort_handle() };
     let mut attempt = attempt;
@@ -101,8 +104,11 @@ pub async fn check(
             Failed::Refused(refusal) => break said(refusal),
             Failed::Http2(error) => error,
         };
+        if let Some(ended) = lacked(note, &error) {
+            break ended;
+        }
         if !note.is_connected() {
-            break Ended::NotConnected { error: preface(&note.end(&error)) };
+            break not_connected(note, &error);
         }
         if let Some(reason) = error.reason().filter(|_| error.is_reset() && error.is_remote()) {
             if reason == Reason::REFUSED_STREAM && attempt == Attempt::First {
@@ -127,9 +133,14 @@ pub async fn check(
     ended
 }
 
-/// Why a connection is none.
-fn preface(error: &str) -> String {
-    format!("error reading server preface: {error}")
+/// Whether this host's own lack has ended the connection.
+fn lacked(note: &Note, error: &h2::Error) -> Option<Ended> {
+    let error = note.shortage().filter(|_| error.is_io())?;
+    Some(Ended::Said(Said::Lacked { error }))
+}
+
+fn not_connected(note: &Note, error: &h2::Error) -> Ended {
+    Ended::NotConnected { error: format!("error reading server preface: {}", note.end(error)) }
 }
 
 fn said(refusal: Refusal) -> Ended {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use probe_core::engine::Inbox;
-use probe_core::model::limits::SHARD_QUEUE_MAX;
+use probe_core::model::limits::{PROBE_ATTEMPTS, SHARD_QUEUE_MAX};
 use probe_core::model::probe::{CallId, Phases, ProbeCmd, RunResult, Target, Verdict};
 use probe_core::model::time::Mono;
 use probe_core::sys::clock;
@@ -68,7 +68,7 @@ impl Calls {
 
     fn start_with<M, F>(make: M) -> io::Result<Calls>
     where
-        M: Fn(Arc<Target>, Duration, Mono) -> F + Copy + Send + 'static,
+        M: Fn(Job) -> F + Copy + Send + 'static,
         F: Future<Output = RunResult> + Send + 'static,
     {
         let (orders, inbox) = mpsc::channel(SHARD_QUEUE_MAX);
@@ -97,7 +97,7 @@ impl Drop for Calls {
 /// (`engine::Shard`).
 async fn serve<M, F>(mut orders: mpsc::Receiver<Order>, mut stopped: oneshot::Receiver<()>, make: M)
 where
-    M: Fn(Arc<Target>, Duration, Mono) -> F,
+    M: Fn(Job) -> F,
     F: Future<Output = RunResult> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
@@ -108,7 +108,12 @@ where
             order = orders.recv() => match order {
                 None => return,
                 Some(Order::Call(Call { id, target, timeout, due, inbox })) => {
-                    let run = make(target, timeout, due);
+                    // As on the ring: what somebody asks for by hand shows how it ended at once.
+                    let attempts_max = match id {
+                        CallId::Probe { .. } => PROBE_ATTEMPTS,
+                        CallId::Once { .. } => 1,
+                    };
+                    let run = make(Job { target, timeout, due, attempts_max });
                     let asker = Asker { id, due, inbox: Arc::clone(&inbox) };
                     running.begin(asker, tasks.spawn(async move { tell(&inbox, id, run.await).await }));
                 }
@@ -127,9 +132,18 @@ where
     }
 }
 
-async fn check(target: Arc<Target>, timeout: Duration, due: Mono) -> RunResult {
+/// What the task of a call does.
+struct Job {
+    target: Arc<Target>,
+    timeout: Duration,
+    due: Mono,
+    attempts_max: u32,
+}
+
+async fn check(job: Job) -> RunResult {
+    let Job { target, timeout, due, attempts_max } = job;
     match &*target {
-        Target::Grpc(target) => call::run(target, timeout, due).await,
+        Target::Grpc(target) => call::run(target, timeout, due, attempts_max).await,
         Target::Http(_) | Target::Tcp(_) | Target::Exec | Target::Broken { .. } => {
             let phases = Phases { due, done: clock::now().mono, ..Phases::default() };
             RunResult { verdict: Verdict::Errored, detail: Some("not a gRPC probe".into()), phases }
@@ -271,18 +285,24 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_are_cut_before_they_connect_leave_no_connection() {
+    fn calls_that_are_cut_as_they_connect_leave_no_connection() {
         let (calls, server, other) = (Calls::start().unwrap(), mute(), mute());
         let door = calls.door();
+        let mut accepted = Vec::new();
         for number in 1..100 {
             door.give(call(number, &server));
+            if number % 10 == 0 {
+                // A connection that its call may not have seen yet; most calls are cut before they begin one.
+                accepted.push(server.accept().unwrap().0);
+            }
             door.give(Order::Cut(id(number)));
         }
         door.give(call(1_000, &other));
         // The last call has connected: whatever the thread makes of those before it, it has begun.
         let (last, _) = other.accept().unwrap();
         server.set_nonblocking(true).unwrap();
-        while let Ok((stream, _)) = server.accept() {
+        accepted.extend(std::iter::from_fn(|| server.accept().ok()).map(|(stream, _)| stream));
+        for stream in accepted {
             stream.set_nonblocking(false).unwrap();
             read_to_its_end(stream);
         }
@@ -292,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_call_that_panics_has_an_outcome_too() {
-        async fn panics(_: Arc<Target>, _: Duration, _: Mono) -> RunResult {
+        async fn panics(_: Job) -> RunResult {
             tokio::task::yield_now().await;
             panic!("as this test wants it")
         }

@@ -6,14 +6,14 @@ use std::net::{Shutdown, TcpStream};
 use test_support::World;
 
 use super::{
-    BAD_DETAILS, CODE_77, DRAINS, DRAINS_ONCE, HTML, LEAVES, LONG, NO_TRAILERS, REFUSES_ONCE, RESETS,
-    each_connection, listen,
+    BAD_DETAILS, CODE_77, DRAINS, DRAINS_ONCE, HTML, LEAVES, LONG, MESH, NO_TRAILERS, REFUSES_ONCE, RESETS,
+    WRONG_LENGTH, each_connection, listen,
 };
 
 /// A frame: type, flags, stream, payload.
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).expect("short");
-    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    let [high, low] = u16::try_from(payload.len()).expect("short").to_be_bytes();
+    [&[0, high, low, kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
 /// A server's first frame.
@@ -41,9 +41,14 @@ fn head(status: u8, content_type: &str) -> Vec<u8> {
 
 /// The stream's answer: it serves.
 fn serving(stream: u8) -> Vec<u8> {
+    serving_with(stream, &[])
+}
+
+/// The same with more headers.
+fn serving_with(stream: u8, more: &[(&str, &str)]) -> Vec<u8> {
     let end = fields(&[("grpc-status", "0")]);
     [
-        frame(HEADERS, END_HEADERS, stream, &head(STATUS_200, "application/grpc")),
+        frame(HEADERS, END_HEADERS, stream, &[head(STATUS_200, "application/grpc"), fields(more)].concat()),
         frame(DATA, 0, stream, &SERVING_MESSAGE),
         frame(HEADERS, END_HEADERS | END_STREAM, stream, &end),
     ]
@@ -107,6 +112,12 @@ pub fn serve_ill(world: &World) {
             .concat(),
         ),
     ];
+    let of_mesh = "m".repeat(100);
+    let scripts = scripts.into_iter().chain([
+        // 13 KiB as HTTP/2 counts them.
+        (MESH, serving_with(1, &[("x-mesh", of_mesh.as_str()); 100])),
+        (WRONG_LENGTH, serving_with(1, &[("content-length", "1")])),
+    ]);
     for (port, say) in scripts {
         each_connection(listen(world, port), move |_, mut stream| {
             speak(&mut stream, 1, &say);

@@ -9,6 +9,7 @@ use crate::model::limits::{
     PROBE_OUTPUT_MAX_BYTES,
 };
 use crate::model::probe::Verdict;
+use crate::wire::grpc::UNAVAILABLE;
 
 /// How a call has ended. Codes and statuses are numbers as they stand on the wire.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -18,6 +19,8 @@ pub enum CallEnd<'a> {
     NotConnected,
     /// This host has no descriptor, port or memory for a connection: nothing is known of the target.
     CannotDial { error: &'a str },
+    /// The same of a connection that was made already.
+    CannotTalk { error: &'a str },
     /// Connected, and no answer before the deadline.
     TimedOut,
     /// The server's `grpc-status` other than OK, or what stands for it when the connection broke.
@@ -44,6 +47,11 @@ pub fn judge(end: CallEnd<'_>, address: &str, timeout: Duration) -> (Verdict, Op
         CallEnd::CannotDial { error } => {
             let text = format!("error: failed to connect service at \"{address}\": {error}");
             (Verdict::Errored, Some(text.into()))
+        }
+        CallEnd::CannotTalk { error } => {
+            let code = Code(UNAVAILABLE);
+            let text = format!("error: health rpc probe failed: rpc error: code = {code} desc = {error}");
+            (Verdict::Errored, Some(cut(text).into()))
         }
         CallEnd::TimedOut | CallEnd::Refused { code: DEADLINE_EXCEEDED, .. } => {
             failed(format!("timeout: health rpc did not complete within {timeout}"))

@@ -61,10 +61,17 @@ impl NoSocket {
 }
 
 /// Whether a call failed since this host has no port, memory or descriptor left for it: nothing that the target does
-/// brings these about.
+/// brings these about. ENOSPC is epoll's: its user watches as many files as it may (`fs.epoll.max_user_watches`).
 pub fn is_shortage(errno: Errno) -> bool {
-    const SHORTAGES: [Errno; 6] =
-        [Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    const SHORTAGES: [Errno; 7] = [
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOSPC,
+    ];
     SHORTAGES.contains(&errno)
 }
 

@@ -52,9 +52,11 @@ pub const GOAWAY_DEBUG_MAX_BYTES: usize = 1_024;
 pub const GRPC_ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// All bytes that a server may send on the connection of one call: frames without end would take the thread of all calls.
 pub const GRPC_HEARD_MAX_BYTES: usize = 128 * 1024;
-/// Windows of that connection, and its headers.
+/// Windows of that connection.
 pub const GRPC_WINDOW_BYTES: u32 = 65_535;
-pub const GRPC_HEADERS_MAX_BYTES: u32 = 4_096;
+/// All headers of an answer as HTTP/2 counts them, in bytes: as of an HTTP answer ([`SLOT_BUFFER_BYTES`]). A mesh may add
+/// some KiB of its own. grpc-go takes 16 MiB.
+pub const GRPC_HEADERS_MAX_BYTES: u32 = 16 * 1024;
 /// Passes over ready sockets that a gRPC call gets at its deadline, for an answer that the kernel has already.
 pub const GRPC_LAST_PASSES: u32 = 8;
 /// Passes over a ring's ended operations before the shard turns; each runs at least 20 of them.

@@ -107,6 +107,12 @@ fn a_lack_of_our_own_says_nothing_of_the_target() {
     let (verdict, detail) = judge(end, "h:1", Duration::from_secs(1));
     let text = "error: failed to connect service at \"h:1\": Too many open files (os error 24)";
     assert_eq!((verdict, detail.as_deref()), (Verdict::Errored, Some(text)));
+    let end =
+        CallEnd::CannotTalk { error: "write tcp a->b: write: No buffer space available (os error 105)" };
+    let (verdict, detail) = judge(end, "h:1", Duration::from_secs(1));
+    let text = "error: health rpc probe failed: rpc error: code = Unavailable desc = write tcp a->b: write: No buffer \
+                space available (os error 105)";
+    assert_eq!((verdict, detail.as_deref()), (Verdict::Errored, Some(text)));
 }
 
 #[test]

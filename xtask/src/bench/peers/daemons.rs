@@ -4,7 +4,10 @@
 //! idle now and then: the less a contestant burdens its core, the more of them it would meet.
 
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -13,33 +16,69 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// of them works for a single process: what the kernel does on a contestant's behalf stays on its core.
 const DAEMONS: [&str; 5] = ["kdamond", "kswapd", "kcompactd", "khugepaged", "ksmd"];
 
-/// Where those that were moved could run before; they can again when this is dropped.
-pub struct Moved(Vec<(Pid, CpuSet)>);
+/// Waits for the end of its input, then lets processes run where they could before: pairs of CPUs and a process.
+const RESTORE: &str =
+    "read -r _; while [ $# -gt 1 ]; do taskset --cpu-list --pid \"$1\" \"$2\"; shift 2; done";
+
+/// Those that were moved can run where they could before when this is dropped, and when this process ends in any other way:
+/// nobody would look for them until the next boot.
+pub struct Moved {
+    restorer: Option<Child>,
+    count: usize,
+}
 
 impl Moved {
     /// Off this CPU. Without the right to do that, or without such daemons, nothing is moved.
-    pub fn off(cpu: usize) -> Moved {
-        let move_off = |pid: Pid| {
-            let before = sched_getaffinity(Some(pid)).ok()?;
-            let mut after = before;
+    ///
+    /// # Errors
+    /// What brings them back cannot be started.
+    pub fn off(cpu: usize) -> io::Result<Moved> {
+        let other_cpus = |before: &CpuSet| {
+            let mut after = *before;
             after.unset(cpu);
-            let may = before.is_set(cpu) && after.count() > 0;
-            (may && sched_setaffinity(Some(pid), &after).is_ok()).then_some((pid, before))
+            (before.is_set(cpu) && after.count() > 0).then_some(after)
         };
-        Moved(daemons(Path::new("/proc")).into_iter().filter_map(move_off).collect())
+        let with_cpus = |pid: Pid| Some((pid, sched_getaffinity(Some(pid)).ok()?));
+        let mut movable: Vec<_> = daemons(Path::new("/proc")).into_iter().filter_map(with_cpus).collect();
+        movable.retain(|(_, before)| other_cpus(before).is_some());
+        if movable.is_empty() {
+            return Ok(Moved { restorer: None, count: 0 });
+        }
+        let restorer = Some(restorer(&movable, Stdio::piped())?);
+        let is_moved = |(pid, before): &&(Pid, CpuSet)| {
+            other_cpus(before).is_some_and(|after| sched_setaffinity(Some(*pid), &after).is_ok())
+        };
+        Ok(Moved { restorer, count: movable.iter().filter(is_moved).count() })
     }
 
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.count
     }
 }
 
 impl Drop for Moved {
     fn drop(&mut self) {
-        for (pid, before) in &self.0 {
-            let _gone = sched_setaffinity(Some(*pid), before);
+        // Waiting ends its input.
+        if let Some(Err(error)) = self.restorer.as_mut().map(Child::wait) {
+            eprintln!("the kernel's memory daemons may not run where they did before: {error}");
         }
     }
+}
+
+/// Brings them back at the end of `input`, of which this process has the other side: the kernel ends it with the process,
+/// whatever that dies of. A group of its own, since Ctrl-C is for all of a group.
+fn restorer(processes: &[(Pid, CpuSet)], input: Stdio) -> io::Result<Child> {
+    let pairs = processes.iter().flat_map(|(pid, cpus)| [list(cpus), pid.as_raw_nonzero().to_string()]);
+    let mut command = Command::new("sh");
+    command.args(["-c", RESTORE, "sh"]).args(pairs).process_group(0);
+    // Those that cannot be moved have not been moved.
+    command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+/// As taskset reads it.
+fn list(cpus: &CpuSet) -> String {
+    let set = (0..CpuSet::MAX_CPU).filter(|cpu| cpus.is_set(*cpu));
+    set.map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Children of kthreadd, which is process 2, with such a name.
@@ -60,7 +99,42 @@ fn daemons(proc: &Path) -> Vec<Pid> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Signal, getpgid, kill_process};
+
     use super::*;
+
+    #[test]
+    fn they_are_brought_back_when_whoever_moved_them_is_killed() {
+        let sleep = || {
+            let mut command = Command::new("sleep");
+            command.arg("1000");
+            command
+        };
+        let pid = |child: &Child| Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let mut moved = sleep().spawn().unwrap();
+        let all = sched_getaffinity(Some(pid(&moved))).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+        let (end, input) = io::pipe().unwrap();
+        let mut restorer = restorer(&[(pid(&moved), one)], end.into()).unwrap();
+        let mut mover = sleep().stdin(input).spawn().unwrap();
+        assert_eq!(getpgid(Some(pid(&restorer))), Ok(pid(&restorer)), "Ctrl-C would end it too");
+        assert_eq!(restorer.try_wait().unwrap(), None, "it does not wait");
+        kill_process(pid(&mover), Signal::TERM).unwrap();
+        mover.wait().unwrap();
+        restorer.wait().unwrap();
+        assert_eq!(sched_getaffinity(Some(pid(&moved))), Ok(one));
+        moved.kill().unwrap();
+        moved.wait().unwrap();
+    }
+
+    #[test]
+    fn cpus_are_listed_as_taskset_reads_them() {
+        let mut cpus = CpuSet::new();
+        cpus.set(0);
+        cpus.set(11);
+        assert_eq!(list(&cpus), "0,11");
+    }
 
     #[test]
     fn only_memory_daemons_of_the_kernel_are_moved() {

@@ -70,7 +70,8 @@ impl Cpus {
         only.set(self.server_cpu);
         sched_setaffinity(None, &only)
             .with_context(|| format!("pinning to CPU {}: two CPUs are needed", self.server_cpu))?;
-        let moved = Moved::off(self.cpu);
+        let moved =
+            Moved::off(self.cpu).context("cannot start what brings the kernel's memory daemons back")?;
         println!("memory daemons of the kernel kept off CPU {}: {}", self.cpu, moved.count());
         Ok(moved)
     }
