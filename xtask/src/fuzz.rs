@@ -142,6 +142,8 @@ fn keep(repo: &Repo, nightly: &str, target: Target, folders: &Folders) -> Result
         "--",
         "-merge=1",
         "-set_cover_merge=1",
+        // How often an edge is taken would triple the inputs.
+        "-use_counters=0",
         &format!("-max_len={}", target.len_max()),
         &format!("-rss_limit_mb={RSS_LIMIT_MIB}"),
     ]);
