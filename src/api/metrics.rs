@@ -1,7 +1,10 @@
 //! `GET /metrics/probes`: kubelet's metrics of probes, under kubelet's path and names (kubelet-semantics 16).
+//!
+//! Written here since the libraries keep a registry of their own and write OpenMetrics, whose names and bounds look
+//! different; and an answer of 100,000 probes has to be told in chunks.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -12,18 +15,14 @@ use crossbeam::channel::RecvTimeoutError;
 use probe_core::model::limits::SCRAPE_WAIT;
 use probe_core::model::pod::PodSpec;
 use probe_core::model::tally::Tallied;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::Sender;
 
 use super::error::ApiError;
 use super::{Parts, Served, stream};
 use crate::store::Store;
 
-/// OpenMetrics, the successor of Prometheus' text format.
-const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Prometheus' text format, as kubelet answers whoever asks for nothing else.
+const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Text that is handed over at a time: with many pods the whole is large.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -89,65 +88,80 @@ impl Series {
         &self.pod.containers[self.told.container.at()].name
     }
 
-    fn labels(&self) -> [(&str, &str); 4] {
-        [
-            ("container", self.container()),
-            ("namespace", &self.pod.namespace),
-            ("pod", &self.pod.name),
-            ("probe_type", self.told.kind.as_str()),
-        ]
+    /// Their alphabets (RFC 1123 labels) have nothing that the format would have escaped.
+    fn labels(&self) -> Labels<'_> {
+        Labels {
+            container: self.container(),
+            namespace: &self.pod.namespace,
+            pod: &self.pod.name,
+            kind: self.told.kind.as_str(),
+        }
     }
+}
+
+struct Labels<'a> {
+    container: &'a str,
+    namespace: &'a str,
+    pod: &'a str,
+    kind: &'a str,
 }
 
 fn write(series: Vec<Series>, chunks: Sender<Bytes>) {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Probes(series)));
     let mut out = Out { text: String::with_capacity(CHUNK_BYTES), chunks };
     // It fails only where the client has gone away.
-    if text::encode(&mut out, &registry).is_ok() {
-        let _gone = out.flush();
-    }
+    let _told =
+        totals(&series, &mut out).and_then(|()| durations(&series, &mut out)).and_then(|()| out.flush());
 }
 
-#[derive(Debug)]
-struct Probes(Vec<Series>);
-
-impl Collector for Probes {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Cumulative number of a liveness, readiness or startup probe for a container by result.";
-        let mut total = encoder.encode_descriptor("prober_probe", help, None, MetricType::Counter)?;
-        for series in &self.0 {
-            let uid = series.pod.uid.to_string();
-            let results =
-                [("successful", series.told.tally.succeeded()), ("failed", series.told.tally.failed())];
-            // A result that never came has no series, as in kubelet.
-            for (result, count) in results.into_iter().filter(|(_, count)| *count > 0) {
-                let [container, namespace, pod, kind] = series.labels();
-                let labels = [container, namespace, pod, ("pod_uid", &*uid), kind, ("result", result)];
-                total.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
-            }
-        }
-        let help = "Duration in seconds for a probe response.";
-        let name = "prober_probe_duration_seconds";
-        let mut duration = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for series in &self.0 {
-            let tally = &series.told.tally;
-            if tally.succeeded() == 0 {
-                continue;
-            }
-            let classes: Vec<(f64, u64)> = tally
-                .classes()
-                .map(|(bound, count)| (bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64()), count))
-                .collect();
-            duration.encode_family(&series.labels())?.encode_histogram::<NoLabelSet>(
-                tally.took().as_secs_f64(),
-                tally.succeeded(),
-                &classes,
-                None,
+fn totals(all: &[Series], out: &mut Out) -> fmt::Result {
+    head(
+        out,
+        "prober_probe_total",
+        "counter",
+        "Cumulative number of a liveness, readiness or startup probe for a container by result.",
+    )?;
+    for series in all {
+        let tally = &series.told.tally;
+        let results = [("failed", tally.failed()), ("successful", tally.succeeded())];
+        // A result that never came has no series, as in kubelet.
+        for (result, count) in results.into_iter().filter(|(_, count)| *count > 0) {
+            let Labels { container, namespace, pod, kind } = series.labels();
+            writeln!(
+                out,
+                "prober_probe_total{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\",\
+                 pod_uid=\"{}\",probe_type=\"{kind}\",result=\"{result}\"}} {count}",
+                series.pod.uid
             )?;
         }
-        Ok(())
     }
+    Ok(())
+}
+
+fn durations(all: &[Series], out: &mut Out) -> fmt::Result {
+    const NAME: &str = "prober_probe_duration_seconds";
+    head(out, NAME, "histogram", "Duration in seconds for a probe response.")?;
+    for series in all.iter().filter(|series| series.told.tally.succeeded() > 0) {
+        let tally = &series.told.tally;
+        let Labels { container, namespace, pod, kind } = series.labels();
+        let labels = format!(
+            "container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\",probe_type=\"{kind}\""
+        );
+        let mut count = 0;
+        for (bound, runs) in tally.classes() {
+            count += runs;
+            match bound.map(|bound| bound.as_secs_f64()) {
+                Some(bound) => writeln!(out, "{NAME}_bucket{{{labels},le=\"{bound}\"}} {count}")?,
+                None => writeln!(out, "{NAME}_bucket{{{labels},le=\"+Inf\"}} {count}")?,
+            }
+        }
+        writeln!(out, "{NAME}_sum{{{labels}}} {}", tally.took().as_secs_f64())?;
+        writeln!(out, "{NAME}_count{{{labels}}} {count}")?;
+    }
+    Ok(())
+}
+
+fn head(out: &mut Out, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 
 /// Text on its way to the client, in chunks.
@@ -163,7 +177,7 @@ impl Out {
     }
 }
 
-impl fmt::Write for Out {
+impl Write for Out {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         self.text.push_str(part);
         if self.text.len() < CHUNK_BYTES { Ok(()) } else { self.flush() }
