@@ -24,7 +24,7 @@ use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
 use crate::model::limits::UNWATCHED_MIN;
 use crate::model::probe::{Arm, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
-use crate::model::tally::Tallied;
+use crate::model::tally::{Tallied, TallyCursor};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Completion, Ring, Slot};
 
@@ -147,14 +147,8 @@ impl<R: Ring> Shard<R> {
         self.targets.demand().coalesce()
     }
 
-    /// What the runs of its probes came to ([`super::Tallies`]), at most `count` from a place in its tables on; the
-    /// place to go on from, None at the end.
-    pub fn tallies(
-        &self,
-        from: (usize, usize),
-        count: usize,
-        into: &mut Vec<Tallied>,
-    ) -> Option<(usize, usize)> {
+    /// What the runs of its probes came to, for [`super::Tallies`]: see there, and `Targets::tallies`.
+    pub fn tallies(&self, from: TallyCursor, count: usize, into: &mut Vec<Tallied>) -> Option<TallyCursor> {
         self.targets.tallies(from, count, into)
     }
 

@@ -8,7 +8,7 @@ use super::pace::Demand;
 use super::wheel::TimerId;
 use crate::model::id::{InstanceId, ProbeKey};
 use crate::model::probe::{Arm, Host, Outcome, ProbeKind, RunResult, Target, Verdict};
-use crate::model::tally::{Tallied, Tally};
+use crate::model::tally::{Tallied, Tally, TallyCursor};
 use crate::model::time::Mono;
 use crate::ring::Slot;
 
@@ -122,13 +122,8 @@ impl Targets {
 
     /// What the runs of every probe came to, from this place in the tables on, at most `count` places; the place to go on
     /// from, None at the end.
-    pub fn tallies(
-        &self,
-        from: (usize, usize),
-        count: usize,
-        into: &mut Vec<Tallied>,
-    ) -> Option<(usize, usize)> {
-        let (mut executor, mut index) = from;
+    pub fn tallies(&self, from: TallyCursor, count: usize, into: &mut Vec<Tallied>) -> Option<TallyCursor> {
+        let TallyCursor { mut executor, mut index } = from;
         let mut left = count;
         while let Some(table) = self.by_executor.get(executor) {
             let end = table.len().min(index.saturating_add(left));
@@ -136,7 +131,7 @@ impl Targets {
             into.extend(part.iter().flatten().map(Entry::tallied));
             left -= part.len();
             if left == 0 {
-                return Some((executor, end));
+                return Some(TallyCursor { executor, index: end });
             }
             (executor, index) = (executor + 1, 0);
         }
@@ -367,7 +362,7 @@ mod tests {
         let again = Arm { probe: ProbeKey { executor: 0, index: 2 }, generation: 2, ..arm(0, 1, 0) };
         targets.arm(again).tally.count(Verdict::Failure, Duration::ZERO);
         for part in [1, 2, 3, 4, 5, 100] {
-            let (mut told, mut from) = (Vec::new(), Some((0, 0)));
+            let (mut told, mut from) = (Vec::new(), Some(TallyCursor::default()));
             while let Some(place) = from {
                 from = targets.tallies(place, part, &mut told);
             }

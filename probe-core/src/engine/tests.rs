@@ -19,6 +19,7 @@ use crate::model::probe::{
     Arm, BrokenBody, Host, HttpSpecial, HttpTarget, Outcome, ProbeCmd, ProbeEvent, ProbeKind, RunResult,
     Target, TcpClose, TcpTarget, Verdict,
 };
+use crate::model::tally::TallyCursor;
 use crate::model::time::Mono;
 use crate::ring::twin::{Behaviour, Faults, Piece, Twin, World};
 use crate::wire::{headers, http1, url};
@@ -440,7 +441,7 @@ fn exec_and_broken_targets_keep_time_only() {
     // A tick came meanwhile.
     assert_eq!(asked(&sim), 2);
     let mut told = Vec::new();
-    assert_eq!(sim.shard.tallies((0, 0), 9, &mut told), None);
+    assert_eq!(sim.shard.tallies(TallyCursor::default(), 9, &mut told), None);
     let runs = |at: usize| (told[at].tally.succeeded(), told[at].tally.took(), told[at].tally.failed());
     assert_eq!((runs(0), runs(1)), ((1, Duration::from_millis(7), 0), (0, Duration::ZERO, 0)));
     sim.finish();

@@ -14,7 +14,7 @@ use crate::model::limits::{
     UNWATCHED_MIN,
 };
 use crate::model::probe::{ProbeCmd, ProbeEvent};
-use crate::model::tally::Tallied;
+use crate::model::tally::{Tallied, TallyCursor};
 use crate::model::time::{Mono, Now};
 use crate::ring::{Driver, Epoll, RingError, RingOptions, Uring, Waker};
 
@@ -206,14 +206,13 @@ struct Scrapes {
 
 struct Scrape {
     parts: Sender<Vec<Tallied>>,
-    /// The place in the shard's tables to go on from.
-    from: (usize, usize),
+    from: TallyCursor,
 }
 
 impl Scrapes {
     /// Tells a part. False when there is no more to tell.
     fn tell<R: Driver>(&mut self, shard: &Shard<R>) -> bool {
-        let first = || self.asked.try_recv().ok().map(|parts| Scrape { parts, from: (0, 0) });
+        let first = || self.asked.try_recv().ok().map(|parts| Scrape { parts, from: TallyCursor::default() });
         let Some(mut scrape) = self.current.take().or_else(first) else { return false };
         if !scrape.parts.is_full() {
             let mut part = Vec::with_capacity(TALLIES_PER_TURN_MAX);

@@ -91,7 +91,7 @@ pub const SCRAPES_MAX: usize = 4;
 pub const SCRAPE_PARTS_MAX: usize = 16;
 /// Longest wait for a shard to tell the next of them.
 pub const SCRAPE_WAIT: Duration = Duration::from_secs(5);
-/// Probes that a shard tells of between two turns: some 50 µs.
+/// Probes that a shard tells of between two turns: little beside the work of a turn.
 pub const TALLIES_PER_TURN_MAX: usize = 1_024;
 /// Absences of a shard that are kept apart, each shorter than the one before it; shorter ones still count as the last.
 pub const ABSENCES_MAX: usize = 64;

@@ -31,6 +31,13 @@ pub struct Tallied {
     pub tally: Tally,
 }
 
+/// A place in an engine's tables: where a telling of tallies goes on. The default is the beginning.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct TallyCursor {
+    pub executor: usize,
+    pub index: usize,
+}
+
 impl Tally {
     /// A run that errs, or about which nothing is known, is not counted.
     pub fn count(&mut self, verdict: Verdict, took: Duration) {
