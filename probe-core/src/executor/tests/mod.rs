@@ -50,6 +50,8 @@ enum Step {
     Stale(u64),
     /// Whether the container's probe of this kind ticks.
     Armed(usize, ProbeKind, bool),
+    /// Whether an engine has the counters of a probe's runs.
+    Counted(usize, ProbeKind, bool),
 }
 
 /// A pod that is added at time zero, what the runtime does with the containers, and what happens.

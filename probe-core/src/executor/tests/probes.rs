@@ -33,6 +33,26 @@ fn failed_by(blame: Blame) -> Step {
 }
 
 #[test]
+fn the_counters_of_a_probe_end_with_its_worker() {
+    let case = |id, policy, code, stays| Case {
+        id,
+        pod: one(policy, |c| c.liveness = Some(probe())),
+        runs: vec![],
+        steps: vec![
+            Step::Counted(0, ProbeKind::Liveness, true),
+            Step::Exit(0, code),
+            Step::Counted(0, ProbeKind::Liveness, stays),
+        ],
+    };
+    check(vec![
+        case("started again", RestartPolicy::Always, 0, true),
+        case("started again after a failure", RestartPolicy::OnFailure, 1, true),
+        case("ended well", RestartPolicy::OnFailure, 0, false),
+        case("never again", RestartPolicy::Never, 1, false),
+    ]);
+}
+
+#[test]
 fn workers_come_and_go_with_their_pod() {
     let mut probed = container("b", Role::Regular);
     all_three(&mut probed);

@@ -1,6 +1,6 @@
 //! The node of a script: a shard, virtual time, a runtime that follows a script, and the transcript.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +98,8 @@ pub struct Node {
     coming: BTreeMap<(Mono, u64), RuntimeEvent>,
     sequence: u64,
     armed: HashMap<ProbeKey, Arm>,
+    /// Those that an engine holds, held ones included: it counts their runs.
+    counted: HashSet<ProbeKey>,
     keys: HashMap<(ContainerIx, ProbeKind), ProbeKey>,
     execs: VecDeque<(InstanceId, Ticket)>,
     onces: VecDeque<Ticket>,
@@ -128,6 +130,7 @@ impl Node {
             coming: BTreeMap::new(),
             sequence: 0,
             armed: HashMap::new(),
+            counted: HashSet::new(),
             keys: HashMap::new(),
             execs: VecDeque::new(),
             onces: VecDeque::new(),
@@ -178,7 +181,8 @@ impl Node {
             | Step::Phase(_)
             | Step::Holds(..)
             | Step::Stale(_)
-            | Step::Armed(..) => self.look(&step),
+            | Step::Armed(..)
+            | Step::Counted(..) => self.look(&step),
         }
     }
 
@@ -210,6 +214,11 @@ impl Node {
                 let key = self.keys.get(&(ix(*at), *kind));
                 let ticks = key.is_some_and(|key| self.armed.contains_key(key));
                 assert_eq!(ticks, *expected, "{id} at {:?}", self.time);
+            }
+            Step::Counted(at, kind, expected) => {
+                let key = self.keys.get(&(ix(*at), *kind));
+                let is_counted = key.is_some_and(|key| self.counted.contains(key));
+                assert_eq!(is_counted, *expected, "{id} at {:?}", self.time);
             }
             other => self.take(other.clone()),
         }
@@ -327,12 +336,17 @@ impl Node {
                     self.shard.owner_of(arm.probe).expect("an armed probe has an owner");
                 assert_eq!(container, arm.instance.container);
                 self.keys.insert((container, kind), arm.probe);
+                self.counted.insert(arm.probe);
                 let generation = arm.generation;
                 let before = self.armed.insert(arm.probe, *arm);
                 assert!(before.is_none_or(|before| before.generation < generation), "{}", self.id);
             }
-            ProbeCmd::Hold { probe, .. } | ProbeCmd::Drop { probe } => {
+            ProbeCmd::Hold { probe, .. } => {
                 self.armed.remove(&probe);
+            }
+            ProbeCmd::Drop { probe } => {
+                self.armed.remove(&probe);
+                self.counted.remove(&probe);
             }
             ProbeCmd::Once { ticket, target, .. } => {
                 self.onces.push_back(ticket);
