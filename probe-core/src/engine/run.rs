@@ -25,7 +25,7 @@ use super::targets::Job;
 use super::text;
 use super::watch::CLOCKS_AGREE;
 use super::wheel::TimerId;
-use crate::model::limits::PROBE_ATTEMPTS;
+use crate::model::limits::{EXACT_STEPS, PROBE_ATTEMPTS};
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
@@ -268,6 +268,9 @@ impl Run {
                     return self.ended(io, now, effects);
                 }
             }
+        }
+        if self.pace == Pace::Stepped {
+            io.exact_until = io.exact_until.max(now.after(EXACT_STEPS));
         }
         let op = match (self.outgoing(), self.pace) {
             (Some(bytes), Pace::Chained) => Op::Exchange { to, request: bytes.clone() },

@@ -142,6 +142,11 @@ impl<R: Ring> Shard<R> {
         self.running > self.io.idle
     }
 
+    /// Whether what completes may gather until the next turn at `now`.
+    pub fn may_gather(&self, now: Mono) -> bool {
+        self.is_busy() && now >= self.io.exact_until
+    }
+
     /// How long completions and due probes may gather between two turns.
     pub fn coalesce(&self) -> Duration {
         self.targets.demand().coalesce()

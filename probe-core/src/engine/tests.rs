@@ -1,6 +1,7 @@
 //! The shard on the twin: verdicts, tickers, redirects, cancellation, under faults that must not matter.
 
 mod calls;
+mod onces;
 mod reach;
 mod redirects;
 mod shortage;
@@ -478,49 +479,6 @@ fn names_are_resolved_at_every_run_within_the_timeout() {
         results[2].1.as_deref(),
         Some(format!("{url}: i/o timeout (Client.Timeout exceeded while awaiting headers)").as_str())
     );
-    sim.finish();
-}
-
-#[test]
-fn a_one_shot_probe_is_stepped() {
-    for seed in 0..40 {
-        let mut sim = Sim::new(if seed == 0 { Faults::none() } else { Faults::harmless() }, seed);
-        sim.world.listen(addr(), Behaviour::answer(Duration::from_millis(7), OK));
-        let target = Arc::new(http());
-        sim.inputs.push(ProbeCmd::Once { ticket: Ticket(5), target, timeout: Duration::from_secs(2) });
-        sim.run_until(at_ms(3_500));
-        let [(_, ProbeEvent::OnceDone { ticket: Ticket(5), outcome })] = sim.events.as_slice() else {
-            panic!("{:?}", sim.events)
-        };
-        let RunResult { verdict: Verdict::Success, detail: None, phases } = outcome else {
-            panic!("{outcome:?}")
-        };
-        let steps = [
-            Some(phases.due),
-            phases.submitted,
-            phases.connected,
-            phases.sent,
-            phases.first_byte,
-            Some(phases.done),
-        ];
-        let steps: Vec<Mono> = steps.into_iter().flatten().collect();
-        assert!(steps.len() == 6 && steps.is_sorted(), "{phases:?}");
-        sim.finish();
-    }
-}
-
-#[test]
-fn stopping_answers_whoever_waits() {
-    let mut sim = Sim::new(Faults::harmless(), 2);
-    sim.world.listen(addr(), Behaviour::hang());
-    for ticket in 0..3 * u64::from(SLOTS) {
-        let timeout = Duration::from_secs(30);
-        sim.inputs.push(ProbeCmd::Once { ticket: Ticket(ticket), target: Arc::new(http()), timeout });
-    }
-    sim.run_until(at_ms(1_500));
-    let mut out = Vec::new();
-    sim.shard.stop(Twin::now(sim.time), &mut out);
-    assert_eq!(out.len(), 3 * SLOTS as usize);
     sim.finish();
 }
 

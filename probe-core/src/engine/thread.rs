@@ -294,10 +294,11 @@ where
 }
 
 /// How long to sleep whatever completes, and how long at most. A shard turns once in [`Shard::coalesce`]: what
-/// completes or falls due meanwhile shares the next turn. One that has slept longer than that anyway is not held back.
+/// completes or falls due meanwhile shares the next turn. One that has slept longer than that anyway is not held back, nor
+/// one that a run goes through step by step.
 fn naps<R: Driver>(shard: &Shard<R>, turned: Mono, wake: Mono, at: Mono) -> (Duration, Duration) {
     let next = turned.after(shard.coalesce());
-    let quiet = if shard.is_busy() { next.since(at) } else { Duration::ZERO };
+    let quiet = if shard.may_gather(at) { next.since(at) } else { Duration::ZERO };
     (quiet, wake.max(next).since(at))
 }
 

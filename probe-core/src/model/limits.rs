@@ -66,6 +66,9 @@ pub const RING_PASSES_MAX: u32 = 4_096;
 pub const COALESCE: Duration = Duration::from_millis(2);
 /// The same for a shard with [`MANY_RUNS_PER_S`] or with a period under [`FAST_PERIOD`].
 pub const COALESCE_BRIEF: Duration = Duration::from_millis(1);
+/// For so long after a run by hand has begun to connect, its shard turns with whatever completes, so that each step of it is
+/// seen when it ends. What ends later is seen up to [`COALESCE`] late; answers have the kernel's time at any rate.
+pub const EXACT_STEPS: Duration = Duration::from_millis(100);
 /// So many runs a second share each brief wake-up among a dozen of them: it is a small part of what they cost.
 pub const MANY_RUNS_PER_S: u64 = 12_000;
 /// A probe with a shorter period or timeout is not made late by two milliseconds.
