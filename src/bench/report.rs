@@ -52,7 +52,10 @@ impl Report {
         let (plan, load, collected) = (&self.plan, &self.plan.load, &self.collected);
         let built_in = if plan.is_built_in { " (built-in server)" } else { "" };
         let cores = self.cpu.as_secs_f64() / load.duration.as_secs_f64();
-        let cpu_us = self.cpu.as_secs_f64() * 1e6 / (collected.done().max(1)) as f64;
+        let a_run = match collected.done() {
+            0 => String::new(),
+            done => format!(", {:.1}µs a run", self.cpu.as_secs_f64() * 1e6 / done as f64),
+        };
         let (early, skipped) = match self.is_interrupted {
             true => (" (interrupted)", "skipped or unfinished"),
             false => ("", "skipped"),
@@ -86,7 +89,7 @@ impl Report {
             self.achieved_per_s(),
             load.rate_per_s()
         );
-        let _ = writeln!(out, "CPU         {:.1} % of a core, {cpu_us:.1}µs a run", 100.0 * cores);
+        let _ = writeln!(out, "CPU         {:.1} % of a core{a_run}", 100.0 * cores);
         if let Some(server) = self.server_cpu {
             let share = 100.0 * server.as_secs_f64() / load.duration.as_secs_f64();
             let _ =
