@@ -108,7 +108,8 @@ impl Run {
         // Phases are told of the last hop.
         (self.phases.connected, self.phases.sent, self.phases.first_byte) = (None, None, None);
         let unwatched = io.watch.absences(self.timeout).sum();
-        self.paused = Some(Pause { since: self.received_at.unwrap_or(now), unwatched });
+        let since = self.received_at.take().unwrap_or(now);
+        self.paused = Some(Pause { since, unwatched });
         if let Some(id) = self.deadline.take() {
             io.wheel.cancel(id);
         }
@@ -123,9 +124,10 @@ impl Run {
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
     }
 
-    /// Time of the timeout that was ours.
-    pub(super) fn give_back(&mut self, time: Duration) {
+    /// The time until now that was ours. What the shard was away of it excuses no more.
+    pub(super) fn give_back<R: Ring>(&mut self, io: &Io<R>, time: Duration) {
         self.deadline_at = self.deadline_at.after(time);
+        self.unwatched_before += io.watch.overdue(self.timeout).min(time);
     }
 
     /// The answer is complete, but the kernel received the end of it after the deadline.

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
+use super::pace::Exact;
 use super::stats::Counters;
 use super::watch::{InFlight, Watch};
 use super::wheel::Wheel;
 use crate::model::id::ProbeKey;
 use crate::model::limits::{RESOLVING_ONE_IN, UNRESOLVED_ONE_IN};
 use crate::model::probe::Verdict;
-use crate::model::time::Mono;
 use crate::ring::{Errno, Op, OpKind, Refused, Ring, Slot};
 
 /// Why a shard wakes by itself.
@@ -42,8 +42,7 @@ pub struct Io<R> {
     pub kept: u32,
     /// Those of them that wait for their next run.
     pub idle: u32,
-    /// Until then somebody wants to know when each step of a run has ended.
-    pub exact_until: Mono,
+    pub exact: Exact,
     /// Operations that the queue had no room for, in their order.
     backlog: VecDeque<(Slot, Op)>,
 }
@@ -98,7 +97,7 @@ impl<R: Ring> Io<R> {
             watched: InFlight::default(),
             kept: 0,
             idle: 0,
-            exact_until: Mono::ZERO,
+            exact: Exact::default(),
             backlog: VecDeque::with_capacity(slots * OPS_PER_SLOT),
         }
     }

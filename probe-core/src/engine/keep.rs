@@ -118,6 +118,7 @@ impl Run {
         self.own(io);
         self.phases.due = again.due;
         self.is_new = true;
+        self.attempt = 1;
         self.keeping = Keeping::Reused;
         self.asked_at = now;
         self.begin_attempt(io, now);
@@ -144,7 +145,7 @@ impl Run {
         io.counters.reconnected += 1;
         self.keeping = Keeping::Fresh;
         (self.asked_at, self.is_unasked) = (Mono::ZERO, false);
-        self.phases.first_byte = None;
+        (self.received_at, self.phases.first_byte) = (None, None);
         self.then = Then::Reconnect;
         self.wind_down(io, now, Winding::Cancelled, effects);
     }

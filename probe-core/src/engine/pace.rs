@@ -2,13 +2,41 @@
 
 use std::time::Duration;
 
-use crate::model::limits::{COALESCE, COALESCE_BRIEF, FAST_PERIOD, MANY_RUNS_PER_S};
+use crate::model::limits::{
+    COALESCE, COALESCE_BRIEF, EXACT_DEBT_MAX, EXACT_ONE_IN, EXACT_STEPS, FAST_PERIOD, MANY_RUNS_PER_S,
+};
+use crate::model::time::Mono;
 
 /// A wake-up costs the same however many probes share it. Where many do, a brief tick costs little more and makes
 /// them less late; where few do, a longer one saves a good part of all CPU. Probes with a short period or timeout get
 /// the brief one at any rate: two milliseconds would be a fifth of ten.
 pub fn coalesce(runs_per_s: u64, has_fast: bool) -> Duration {
     if has_fast || runs_per_s >= MANY_RUNS_PER_S { COALESCE_BRIEF } else { COALESCE }
+}
+
+/// When a shard does not let anything gather, since somebody wants to see each step of a run when it ends. That is paid for
+/// with time in which nobody may ask for it, so a flood of such runs takes the others little.
+#[derive(Default)]
+pub struct Exact {
+    until: Mono,
+    /// Then all that was taken is paid for.
+    paid: Mono,
+}
+
+impl Exact {
+    /// A run that goes step by step begins to connect.
+    pub fn ask(&mut self, now: Mono) {
+        let paid = self.paid.max(now);
+        if paid.since(now) <= EXACT_DEBT_MAX {
+            let until = now.after(EXACT_STEPS);
+            self.paid = paid.after(until.since(self.until.max(now)) * EXACT_ONE_IN);
+            self.until = until;
+        }
+    }
+
+    pub fn is_asked(&self, now: Mono) -> bool {
+        now < self.until
+    }
 }
 
 /// What the probes of a shard ask for together.
@@ -64,6 +92,24 @@ mod tests {
         let mut hasty = demand(10, 1_000);
         hasty.add(Duration::from_secs(1), Duration::from_millis(10));
         assert_eq!(hasty.coalesce(), COALESCE_BRIEF);
+    }
+
+    #[test]
+    fn a_flood_of_exact_runs_has_a_tenth_of_the_time() {
+        let mut exact = Exact::default();
+        let at = |ms: u64| Mono::from_ns(ms * 1_000_000);
+        exact.ask(at(1_000));
+        assert!(exact.is_asked(at(1_019)) && !exact.is_asked(at(1_020)));
+        // Some dozens in a row are served, however fast they come.
+        for n in 0..40 {
+            exact.ask(at(2_000 + 30 * n));
+            assert!(exact.is_asked(at(2_019 + 30 * n)), "{n}");
+        }
+        let served = (0..60_000).filter(|ms| {
+            exact.ask(at(10_000 + ms));
+            exact.is_asked(at(10_000 + ms))
+        });
+        assert!((5_000..8_000).contains(&served.count()));
     }
 
     #[test]

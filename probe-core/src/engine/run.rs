@@ -25,7 +25,7 @@ use super::targets::Job;
 use super::text;
 use super::watch::CLOCKS_AGREE;
 use super::wheel::TimerId;
-use crate::model::limits::{EXACT_STEPS, PROBE_ATTEMPTS};
+use crate::model::limits::PROBE_ATTEMPTS;
 use crate::model::probe::{Host, HttpTarget, Phases, RunResult, Target, Verdict};
 use crate::model::time::Mono;
 use crate::ring::{Completion, Errno, Op, OpKind, Opening, Peer, Ring, Slot};
@@ -42,7 +42,7 @@ pub struct Run {
     pace: Pace,
     pub(super) timeout: Duration,
     pub(super) stage: Stage,
-    attempt: u32,
+    pub(super) attempt: u32,
     /// HTTP requests made in this attempt.
     pub(super) requests: u32,
     pub(super) ip: Option<IpAddr>,
@@ -270,7 +270,7 @@ impl Run {
             }
         }
         if self.pace == Pace::Stepped {
-            io.exact_until = io.exact_until.max(now.after(EXACT_STEPS));
+            io.exact.ask(now);
         }
         let op = match (self.outgoing(), self.pace) {
             (Some(bytes), Pace::Chained) => Op::Exchange { to, request: bytes.clone() },

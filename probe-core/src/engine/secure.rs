@@ -84,8 +84,9 @@ impl Run {
             return self.stream_ended(io, now, effects);
         }
         if self.send_outgoing(io) {
-            // How long these records waited for the shard is not the server's time.
-            self.give_back(self.received_at.map_or(Duration::ZERO, |at| now.since(at)));
+            // How long these records waited for the shard is not the server's time. A handshake has few of them, and nothing
+            // that comes later is answered before the next request (rustls keeps its new keys until then).
+            self.give_back(io, self.received_at.map_or(Duration::ZERO, |at| now.since(at)));
             return;
         }
         if !io.is_pending(self.slot, OpKind::Send) {

@@ -22,7 +22,7 @@ use super::run::{Effects, Pace, Run, Start};
 use super::stats::{self, Counters, Stats};
 use super::targets::{self, Job, State, Targets};
 use crate::model::id::{ProbeKey, Ticket};
-use crate::model::limits::UNWATCHED_MIN;
+use crate::model::limits::{ENGINE_ONCES_MAX, ONCES_ONE_IN, UNWATCHED_MIN};
 use crate::model::probe::{Arm, Phases, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::tally::{Tallied, TallyCursor};
 use crate::model::time::{Mono, Now};
@@ -47,6 +47,10 @@ pub struct Shard<R> {
     waiting: VecDeque<Job>,
     /// The same for targets with a host name: only a part of the slots may wait for a resolver.
     waiting_names: VecDeque<Job>,
+    /// The same for one-shot probes: only a part of the slots may be held by them.
+    waiting_onces: VecDeque<Job>,
+    /// Slots that hold one of those.
+    once_slots: u32,
     /// Which of those that want a name looked up comes next.
     asks_next: Asks,
     fired: Vec<Timer>,
@@ -79,6 +83,8 @@ impl<R: Ring> Shard<R> {
             runs: std::iter::repeat_with(|| None).take(slots).collect(),
             waiting: VecDeque::new(),
             waiting_names: VecDeque::new(),
+            waiting_onces: VecDeque::with_capacity(ENGINE_ONCES_MAX),
+            once_slots: 0,
             asks_next: Asks::Hop,
             fired,
             started: Vec::with_capacity(slots),
@@ -144,7 +150,7 @@ impl<R: Ring> Shard<R> {
 
     /// Whether what completes may gather until the next turn at `now`.
     pub fn may_gather(&self, now: Mono) -> bool {
-        self.is_busy() && now >= self.io.exact_until
+        self.is_busy() && !self.io.exact.is_asked(now)
     }
 
     /// How long completions and due probes may gather between two turns.
@@ -190,7 +196,8 @@ impl<R: Ring> Shard<R> {
         stats.armed = self.targets.len();
         stats.in_flight = (self.running - self.io.idle) as usize + self.places.in_flight();
         stats.kept = self.io.kept as usize;
-        stats.waiting = self.waiting.len() + self.waiting_names.len() + self.places.waiting();
+        let for_slots = self.waiting.len() + self.waiting_names.len() + self.waiting_onces.len();
+        stats.waiting = for_slots + self.places.waiting();
         stats.timers = self.io.wheel.len();
     }
 
@@ -220,7 +227,8 @@ impl<R: Ring> Shard<R> {
         if self.io.may_resolve() && !self.io.unresolved.is_empty() {
             return now;
         }
-        if self.running < self.io.ring.capacity() && (may_resolve || !self.waiting.is_empty()) {
+        let may_start = may_resolve || self.may_start_once() || !self.waiting.is_empty();
+        if self.running < self.io.ring.capacity() && may_start {
             return now;
         }
         let by_timer = self.io.wheel.next_wake();
@@ -335,11 +343,11 @@ impl<R: Ring> Shard<R> {
             Target::Exec => out.push(errored(ticket, now, "exec probes are run by the container runtime")),
             Target::Broken { error } => out.push(errored(ticket, now, error)),
             Target::Http(_) | Target::Tcp(_) | Target::Grpc(_) => {
-                let (is_name, is_call) = (targets::has_name(&target), matches!(*target, Target::Grpc(_)));
+                let is_call = matches!(*target, Target::Grpc(_));
                 let once = Once { ticket, target, timeout, due: now, slot: None, is_called: false };
                 match self.onces.add(once) {
                     Some(job) if is_call => self.places.ask(Holder::Onces, job),
-                    Some(job) => self.enqueue(job, is_name),
+                    Some(job) => self.waiting_onces.push_back(job),
                     None => out.push(errored(ticket, now, "too many one-shot probes at a time")),
                 }
             }
@@ -398,13 +406,25 @@ impl<R: Ring> Shard<R> {
             Target::Http(_) | Target::Tcp(_) => {
                 entry.state = State::Queued;
                 let is_name = targets::has_name(&entry.target);
-                self.enqueue(Job::Probe { key, generation }, is_name);
+                self.enqueue(key, generation, is_name);
             }
         }
     }
 
-    fn enqueue(&mut self, job: Job, is_name: bool) {
-        if is_name { self.waiting_names.push_back(job) } else { self.waiting.push_back(job) }
+    /// While no slot is free, probes that are held and armed again leave jobs behind that nobody wants. Each probe waits once,
+    /// so a queue that is longer than all of them has such jobs.
+    fn enqueue(&mut self, key: ProbeKey, generation: u32, is_name: bool) {
+        let queue = if is_name { &mut self.waiting_names } else { &mut self.waiting };
+        if queue.len() >= self.targets.len() {
+            queue.retain(|job| matches!(*job, Job::Probe { key, generation } if self.targets.is_queued(key, generation)));
+        }
+        queue.push_back(Job::Probe { key, generation });
+    }
+
+    /// Whether a one-shot probe waits for a slot and may have one.
+    fn may_start_once(&self) -> bool {
+        let most = (self.io.ring.capacity() / ONCES_ONE_IN).max(1);
+        !self.waiting_onces.is_empty() && self.once_slots < most
     }
 
     /// Starts a run; false when no slot is free. A job that nobody wants any more counts as started.
@@ -433,6 +453,7 @@ impl<R: Ring> Shard<R> {
                 }
             }
             Job::Once { .. } => {
+                self.once_slots += 1;
                 if let Some(once) = self.onces.get_mut(job) {
                     once.slot = Some(slot);
                 }
@@ -483,7 +504,9 @@ impl<R: Ring> Shard<R> {
 
     fn apply(&mut self, now: Mono, slot: Slot, effects: Effects, out: &mut Vec<ProbeEvent>) {
         if effects.is_free {
-            self.runs[slot.at()] = None;
+            let run = &mut self.runs[slot.at()];
+            self.once_slots -= u32::from(run.as_ref().is_some_and(|run| !run.is_repeated()));
+            *run = None;
             self.running -= 1;
             self.io.ring.release(slot);
         }

@@ -115,6 +115,13 @@ impl Targets {
         self.get_mut(key).filter(|entry| entry.generation == generation)
     }
 
+    /// Whether a run of this generation waits for a slot.
+    pub fn is_queued(&self, key: ProbeKey, generation: u32) -> bool {
+        let table = self.by_executor.get(usize::from(key.executor));
+        let entry = table.and_then(|table| table.get(key.index as usize)?.as_ref());
+        entry.is_some_and(|entry| entry.generation == generation && entry.state == State::Queued)
+    }
+
     /// Probes known, held ones included.
     pub fn len(&self) -> usize {
         self.armed

@@ -21,6 +21,8 @@ pub const CLOCKS_AGREE: Duration = Duration::from_micros(50);
 pub struct Watch {
     /// When the next turn was to come at the latest; None before the first.
     expected: Option<Mono>,
+    /// By how much this turn came late.
+    overdue: Duration,
     /// Turns that were overdue by [`UNWATCHED_MIN`] or more.
     ordinary: Absences,
     /// Those by [`UNWATCHED_MIN_SHORT`] or more.
@@ -86,7 +88,14 @@ impl Watch {
         self.is_steady =
             self.offset_ns.is_some_and(|last| last.abs_diff(offset_ns) < CLOCKS_AGREE.as_nanos() as u64);
         self.offset_ns = Some(offset_ns);
-        self.expected.map_or(Duration::ZERO, |expected| now.mono.since(expected))
+        self.overdue = self.expected.map_or(Duration::ZERO, |expected| now.mono.since(expected));
+        self.overdue
+    }
+
+    /// The absence right before this turn, if it counts for a run of this timeout.
+    pub fn overdue(&self, timeout: Duration) -> Duration {
+        let least = if timeout < SHORT_TIMEOUT { UNWATCHED_MIN_SHORT } else { UNWATCHED_MIN };
+        if self.overdue < least { Duration::ZERO } else { self.overdue }
     }
 
     /// The turn that has begun at `now` ends; the next one comes at `wake` or before.

@@ -68,7 +68,15 @@ pub const COALESCE: Duration = Duration::from_millis(2);
 pub const COALESCE_BRIEF: Duration = Duration::from_millis(1);
 /// For so long after a run by hand has begun to connect, its shard turns with whatever completes, so that each step of it is
 /// seen when it ends. What ends later is seen up to [`COALESCE`] late; answers have the kernel's time at any rate.
-pub const EXACT_STEPS: Duration = Duration::from_millis(100);
+pub const EXACT_STEPS: Duration = Duration::from_millis(20);
+/// Of all time one in so many parts may be like that, so that a flood of such runs does not cost a busy shard its sharing of
+/// wake-ups.
+pub const EXACT_ONE_IN: u32 = 10;
+/// So much may be taken ahead of that: some fifty probes by hand in a row.
+pub const EXACT_DEBT_MAX: Duration = Duration::from_secs(10);
+/// One in so many of a shard's slots may be held by one-shot probes (hooks, probes by hand): a hook may hold its own for ten
+/// minutes, and scheduled probes do not wait for that.
+pub const ONCES_ONE_IN: u32 = 4;
 /// So many runs a second share each brief wake-up among a dozen of them: it is a small part of what they cost.
 pub const MANY_RUNS_PER_S: u64 = 12_000;
 /// A probe with a shorter period or timeout is not made late by two milliseconds.

@@ -29,7 +29,8 @@ impl<R: Ring> Shard<R> {
     /// groups of four, each with a time of its own, the probed server falls asleep between the groups, and waking it
     /// costs 5 µs a probe: docs/engine.md.)
     pub(super) fn start_waiting(&mut self, mut now: Mono, out: &mut Vec<ProbeEvent>) -> Mono {
-        if self.waiting.is_empty() && self.waiting_names.is_empty() && self.io.unresolved.is_empty() {
+        let is_nothing_due = self.waiting.is_empty() && self.waiting_names.is_empty();
+        if is_nothing_due && self.waiting_onces.is_empty() && self.io.unresolved.is_empty() {
             return now;
         }
         now = self.io.ring.submit(now);
@@ -40,6 +41,7 @@ impl<R: Ring> Shard<R> {
         }
         // A resolver takes long, so its questions go first.
         self.start_lookups(now, out);
+        self.start_onces(now, out);
         while let Some(job) = self.waiting.pop_front() {
             if !self.start(now, job, out) {
                 self.waiting.push_front(job);
@@ -54,6 +56,15 @@ impl<R: Ring> Shard<R> {
         }
         self.started.clear();
         end
+    }
+
+    fn start_onces(&mut self, now: Mono, out: &mut Vec<ProbeEvent>) {
+        while self.may_start_once() {
+            let Some(job) = self.waiting_onces.pop_front() else { return };
+            if !self.start(now, job, out) {
+                return self.waiting_onces.push_front(job);
+            }
+        }
     }
 
     /// Dates the runs that were submitted one after the other between `from` and `to`. Where that took much longer than

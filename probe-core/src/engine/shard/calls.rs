@@ -95,7 +95,7 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Ends the run of a one-shot probe that was taken out. What waits for a slot finds its probe gone.
+    /// Ends the run of a one-shot probe that was taken out, or its wait.
     fn end_once(&mut self, now: Mono, job: Job, once: &Once, out: &mut Vec<ProbeEvent>) {
         if let Some(slot) = once.slot {
             self.abandon(now, slot, out);
@@ -105,6 +105,8 @@ impl<R: Ring> Shard<R> {
             self.places.give_back(Holder::Onces);
         } else if matches!(*once.target, Target::Grpc(_)) {
             self.places.forget(Holder::Onces, job);
+        } else {
+            self.waiting_onces.retain(|waiting| *waiting != job);
         }
     }
 }

@@ -46,6 +46,54 @@ fn stopping_answers_whoever_waits() {
     sim.finish();
 }
 
+/// Asks for `count` probes by hand of a server that never answers.
+fn ask_mute(sim: &mut Sim, tickets: std::ops::Range<u64>, timeout: Duration) {
+    for ticket in tickets {
+        let target = Arc::new(http_at("10.9.9.9", "/"));
+        sim.inputs.push(ProbeCmd::Once { ticket: Ticket(ticket), target, timeout });
+    }
+}
+
+#[test]
+fn scheduled_probes_do_not_wait_for_those_by_hand() {
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(SocketAddr::from(([10, 9, 9, 9], 80)), Behaviour::hang());
+    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, OK));
+    ask_mute(&mut sim, 0..3 * u64::from(SLOTS), Duration::from_secs(600));
+    sim.arm(0, 1, http());
+    sim.run_until(at_ms(60_000));
+    let outcomes = sim.outcomes();
+    assert!(outcomes.len() >= 5, "{}", outcomes.len());
+    assert!(outcomes.iter().all(|(_, outcome)| outcome.result.verdict == Verdict::Success));
+    let stats = sim.shard.stats();
+    assert_eq!((stats.in_flight, stats.waiting), (2, 3 * SLOTS as usize - 2), "a quarter of the slots");
+    sim.finish();
+}
+
+#[test]
+fn what_nobody_wants_any_more_waits_for_no_slot() {
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(SocketAddr::from(([10, 9, 9, 9], 80)), Behaviour::hang());
+    sim.world.listen(addr(), Behaviour::hang());
+    ask_mute(&mut sim, 0..u64::from(SLOTS), Duration::from_secs(600));
+    for index in 0..SLOTS {
+        sim.arm(index, 1, http());
+    }
+    sim.run_until(at_ms(1_100));
+    for ticket in 100..2_100 {
+        ask_mute(&mut sim, ticket..ticket + 1, Duration::from_secs(1));
+        sim.inputs.push(ProbeCmd::CutOnce { ticket: Ticket(ticket) });
+    }
+    for generation in 2..1_000 {
+        sim.arm(7, generation, http());
+        sim.run_until(sim.time.after(Duration::from_micros(50)));
+    }
+    let armed = SLOTS as usize;
+    let stats = sim.shard.stats();
+    assert!(stats.waiting <= 2 * armed, "{}", stats.waiting);
+    sim.finish();
+}
+
 #[test]
 fn a_busy_shard_looks_at_once_while_somebody_wants_to_see_each_step() {
     let mut sim = Sim::new(Faults::none(), 3);

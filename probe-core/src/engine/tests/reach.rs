@@ -286,3 +286,24 @@ fn unix_sockets() {
         }
     }
 }
+
+#[test]
+fn a_run_on_a_kept_connection_has_all_its_attempts() {
+    let cut = || Behaviour::answer(Duration::ZERO, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
+    let mut sim = Sim::new(Faults::none(), 1);
+    let accepted_of_cut = |sim: &mut Sim| {
+        sim.world.listen(addr(), cut());
+        let before = sim.world.accepted(addr());
+        sim.run_until(sim.time.after(PERIOD));
+        sim.world.accepted(addr()) - before
+    };
+    arm_every(&mut sim, 0, keep_alive_http());
+    sim.run_until(at_ms(1_050));
+    assert_eq!(accepted_of_cut(&mut sim), u64::from(PROBE_ATTEMPTS), "a first run");
+    sim.world.listen(addr(), Behaviour::keep_alive(Duration::ZERO, OK));
+    sim.run_until(sim.time.after(2 * PERIOD));
+    assert_eq!((sim.shard.stats().kept, sim.shard.stats().counters.reused), (1, 1));
+    sim.world.kill(addr(), sim.time);
+    assert_eq!(accepted_of_cut(&mut sim), u64::from(PROBE_ATTEMPTS), "one that found its connection dead");
+    sim.finish();
+}

@@ -134,20 +134,19 @@ fn hops_wait_for_a_place_among_those_that_look_names_up() {
 fn a_hop_that_gets_no_place_in_time_says_nothing_of_the_target() {
     let mut sim = Sim::new(Faults::none(), 1);
     sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, ELSEWHERE));
-    for ticket in 0..u64::from(SLOTS) {
+    for index in 0..SLOTS {
+        sim.arm(index, 1, anywhere());
         // The first ones have more patience, so they keep their places.
-        let timeout = Duration::from_secs(if ticket < u64::from(SLOTS) / 2 { 30 } else { 1 });
-        sim.inputs.push(ProbeCmd::Once { ticket: Ticket(ticket), target: Arc::new(anywhere()), timeout });
+        if let Some(ProbeCmd::Arm(arm)) = sim.inputs.last_mut().filter(|_| index < SLOTS / 2) {
+            (arm.period, arm.timeout) = (Duration::from_secs(60), Duration::from_secs(30));
+        }
         sim.run_until(sim.time.after(Duration::from_millis(20)));
     }
     sim.run_until(sim.time.after(Duration::from_secs(3)));
-    let done: Vec<_> = sim
-        .events
+    let outcomes = sim.outcomes();
+    let done: Vec<_> = outcomes
         .iter()
-        .filter_map(|(_, event)| match event {
-            ProbeEvent::OnceDone { outcome, .. } => Some((outcome.verdict, outcome.detail.as_deref())),
-            _ => None,
-        })
+        .map(|(_, outcome)| (outcome.result.verdict, outcome.result.detail.as_deref()))
         .collect();
     assert_eq!(done, vec![(Verdict::Errored, Some(CROWDED)); SLOTS as usize / 2]);
     sim.finish();
@@ -205,4 +204,15 @@ fn hops_and_first_runs_take_turns_at_the_resolver() {
     let names: Vec<_> = asked(&sim)[before..].iter().map(|(_, name)| *name).collect();
     assert_eq!(names, ["other.local", "first.local", "other.local", "first.local"]);
     sim.finish();
+}
+
+#[test]
+fn a_refused_hop_ends_when_it_is_refused() {
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1:81/x\r\nContent-Length: 0\r\n\r\n";
+    let mut sim = Sim::new(Faults::none(), 1);
+    sim.world.listen(addr(), Behaviour::partial(Duration::from_millis(100), redirect));
+    sim.arm(0, 1, http());
+    sim.run_until(at_ms(3_000));
+    let (at, outcome) = sim.outcomes()[0];
+    assert_eq!((outcome.result.verdict, outcome.result.phases.done), (Verdict::Failure, at));
 }
