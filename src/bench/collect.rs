@@ -22,6 +22,8 @@ pub struct Collected {
     pub lateness_ns: Histogram<u64>,
     /// Runs by verdict.
     pub verdicts: Vec<(Verdict, u64)>,
+    /// When the last run was submitted.
+    pub last_submitted: Mono,
     /// Runs that failed, by text.
     pub failures: BTreeMap<String, u64>,
 }
@@ -56,6 +58,7 @@ impl Collected {
             response_ns: histogram(),
             lateness_ns: histogram(),
             verdicts: Vec::new(),
+            last_submitted: Mono::ZERO,
             failures: BTreeMap::new(),
         }
     }
@@ -68,6 +71,7 @@ impl Collected {
         }
         let kind = Kind::of(result.verdict);
         if let Some(submitted) = phases.submitted {
+            self.last_submitted = self.last_submitted.max(submitted);
             self.lateness_ns.saturating_record(nanos(submitted.since(phases.due)));
             if kind == Kind::Succeeded {
                 self.response_ns.saturating_record(nanos(phases.done.since(submitted)));
@@ -86,6 +90,7 @@ impl Collected {
         // All have the same bounds, so that nothing is refused.
         let _ = self.response_ns.add(&other.response_ns);
         let _ = self.lateness_ns.add(&other.lateness_ns);
+        self.last_submitted = self.last_submitted.max(other.last_submitted);
         for (verdict, count) in &other.verdicts {
             self.count(*verdict, *count);
         }
@@ -163,6 +168,7 @@ mod tests {
         assert_eq!((first.done(), counts), (4, [1, 2, 1]));
         assert_eq!((first.response_ns.len(), first.response_ns.max()), (1, 300));
         assert_eq!((first.lateness_ns.len(), first.lateness_ns.max()), (3, 20));
+        assert_eq!(first.last_submitted, Mono::from_ns(1_009));
         let failures: Vec<(&str, u64)> = first.failures.iter().map(|(text, n)| (text.as_str(), *n)).collect();
         assert_eq!(failures, [("no text", 1), ("x", 1)]);
     }

@@ -99,6 +99,7 @@ pub fn run(
     let (cpu_before, server_before) = cpu();
     watch(&woken, start, end, &shared, &mut show);
     let (cpu_after, server_after) = cpu();
+    let cpu_runs = total(&shared).done();
     let cut = await_outcomes(&woken, (start, end), &plan, &shared);
     // Ctrl-C while the engines stop takes nothing away.
     let is_interrupted = cut.is_some();
@@ -108,7 +109,9 @@ pub fn run(
     }
     let server_cpu = server_before.zip(server_after).map(|(before, after)| after.saturating_sub(before));
     let cpu = cpu_after.saturating_sub(cpu_before).saturating_sub(server_cpu.unwrap_or_default());
-    Ok(Report { plan, is_interrupted, engine: rings.name(), collected: total(&shared), cpu, server_cpu })
+    let collected = total(&shared);
+    let took = collected.last_submitted.since(start).max(plan.load.duration);
+    Ok(Report { plan, is_interrupted, engine: rings.name(), collected, took, cpu, server_cpu, cpu_runs })
 }
 
 /// Runs that were due in time may end later; the load goes on meanwhile, as it was. Returns the shorter load that Ctrl-C

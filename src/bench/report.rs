@@ -13,6 +13,8 @@ use super::plan::Plan;
 /// The rows of the table.
 const QUANTILES: [(&str, f64); 6] =
     [("p50", 0.5), ("p75", 0.75), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+/// A prober that is later than this at the end could not keep up.
+const BEHIND_TOLD: Duration = Duration::from_millis(100);
 /// Said with every result, so that nobody takes the figures for something else.
 const CORRECTED: &str = "nothing";
 const NOTE: &str = "Response time counts from submission, of runs that succeeded; lateness from due to submission, of all.
@@ -27,9 +29,13 @@ pub struct Report {
     /// What carried the probes.
     pub engine: &'static str,
     pub collected: Collected,
-    /// CPU time of this process between the first due run and the end, the built-in server's apart.
+    /// Until the last run was begun, the whole duration at least: a prober that cannot keep up goes on after it.
+    pub took: Duration,
+    /// CPU time of this process within the duration, the built-in server's apart.
     pub cpu: Duration,
     pub server_cpu: Option<Duration>,
+    /// Runs that ended within the duration, for which that was spent.
+    pub cpu_runs: u64,
 }
 
 impl Report {
@@ -39,7 +45,17 @@ impl Report {
     }
 
     fn achieved_per_s(&self) -> f64 {
-        self.collected.done() as f64 / self.plan.load.duration.as_secs_f64()
+        self.collected.done() as f64 / self.took.as_secs_f64()
+    }
+
+    /// Where the prober fell behind: by how much its last run began after the end.
+    fn behind(&self) -> String {
+        let by = self.took.saturating_sub(self.plan.load.duration);
+        if by < BEHIND_TOLD {
+            return String::new();
+        }
+        let by_ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        format!("; it fell behind, and began the last one {} after the end", time(by_ns))
     }
 
     /// Whether anything succeeded.
@@ -52,7 +68,7 @@ impl Report {
         let (plan, load, collected) = (&self.plan, &self.plan.load, &self.collected);
         let built_in = if plan.is_built_in { " (built-in server)" } else { "" };
         let cores = self.cpu.as_secs_f64() / load.duration.as_secs_f64();
-        let a_run = match collected.done() {
+        let a_run = match self.cpu_runs {
             0 => String::new(),
             done => format!(", {:.1}µs a run", self.cpu.as_secs_f64() * 1e6 / done as f64),
         };
@@ -85,9 +101,10 @@ impl Report {
         );
         let _ = writeln!(
             out,
-            "Rate        {:.1} runs/s of {:.1} asked for",
+            "Rate        {:.1} runs/s of {:.1} asked for{}",
             self.achieved_per_s(),
-            load.rate_per_s()
+            load.rate_per_s(),
+            self.behind()
         );
         let _ = writeln!(out, "CPU         {:.1} % of a core{a_run}", 100.0 * cores);
         if let Some(server) = self.server_cpu {
@@ -153,7 +170,9 @@ impl Report {
             "verdicts": verdicts,
             "failures": failures,
             "ratePerS": {"asked": load.rate_per_s(), "achieved": self.achieved_per_s()},
+            "tookNs": nanos(self.took),
             "cpuNs": nanos(self.cpu),
+            "cpuRuns": self.cpu_runs,
             "serverCpuNs": self.server_cpu.map(nanos),
             "responseNs": times(&collected.response_ns),
             "latenessNs": times(&collected.lateness_ns),
@@ -241,7 +260,9 @@ mod tests {
             plan,
             is_interrupted: false,
             engine: "io_uring",
+            cpu_runs: collected.done(),
             collected,
+            took: load.duration,
             cpu: Duration::from_millis(50),
             server_cpu: Some(Duration::from_millis(20)),
         }
@@ -270,6 +291,18 @@ mod tests {
         assert!(!empty.has_success());
         assert_eq!(empty.json()["responseNs"]["p99"], Value::Null);
         assert!(empty.table().contains("p99.9               -            -\n"), "{}", empty.table());
+    }
+
+    #[test]
+    fn one_that_fell_behind_has_the_rate_that_it_had() {
+        let mut behind = report();
+        behind.took = Duration::from_secs(8);
+        behind.cpu_runs = 250;
+        let table = behind.table();
+        let rate = "Rate        124.9 runs/s of 500.0 asked for; it fell behind, and began the last one 6s after the end";
+        assert!(table.contains(rate), "{table}");
+        assert!(table.contains("CPU         2.5 % of a core, 200.0µs a run"), "{table}");
+        assert_eq!(behind.json()["ratePerS"]["achieved"], 124.875);
     }
 
     #[test]
