@@ -17,6 +17,11 @@ impl Repo {
         Ok(Repo { root: root.to_path_buf() })
     }
 
+    #[cfg(test)]
+    pub fn at(root: &Path) -> Repo {
+        Repo { root: root.to_path_buf() }
+    }
+
     /// `relative` as an absolute path.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.root.join(relative)

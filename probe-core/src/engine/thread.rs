@@ -206,24 +206,44 @@ struct Scrapes {
 
 struct Scrape {
     parts: Sender<Vec<Tallied>>,
-    from: TallyCursor,
+    /// Where the next part begins; None behind the last one.
+    from: Option<TallyCursor>,
+    /// A part for which there was no room yet.
+    untold: Option<Vec<Tallied>>,
 }
 
 impl Scrapes {
     /// Tells a part. False when there is no more to tell.
     fn tell<R: Driver>(&mut self, shard: &Shard<R>) -> bool {
-        let first = || self.asked.try_recv().ok().map(|parts| Scrape { parts, from: TallyCursor::default() });
-        let Some(mut scrape) = self.current.take().or_else(first) else { return false };
-        if !scrape.parts.is_full() {
-            let mut part = Vec::with_capacity(TALLIES_PER_TURN_MAX);
-            let next = shard.tallies(scrape.from, TALLIES_PER_TURN_MAX, &mut part);
-            // Whoever asked may have gone away.
-            let is_wanted = scrape.parts.try_send(part).is_ok();
-            let Some(next) = next.filter(|_| is_wanted) else { return !self.asked.is_empty() };
-            scrape.from = next;
+        let Some(mut scrape) = self.current.take().or_else(|| self.first()) else { return false };
+        let part = scrape.untold.take().unwrap_or_else(|| scrape.next_part(shard));
+        // A channel whose reader has gone away may still call itself full: only sending tells.
+        let is_over = match scrape.parts.try_send(part) {
+            Ok(()) => scrape.from.is_none(),
+            Err(TrySendError::Full(part)) => {
+                scrape.untold = Some(part);
+                false
+            }
+            Err(TrySendError::Disconnected(_)) => true,
+        };
+        if is_over {
+            return !self.asked.is_empty();
         }
         self.current = Some(scrape);
         true
+    }
+
+    fn first(&self) -> Option<Scrape> {
+        let parts = self.asked.try_recv().ok()?;
+        Some(Scrape { parts, from: Some(TallyCursor::default()), untold: None })
+    }
+}
+
+impl Scrape {
+    fn next_part<R: Driver>(&mut self, shard: &Shard<R>) -> Vec<Tallied> {
+        let mut part = Vec::with_capacity(TALLIES_PER_TURN_MAX);
+        self.from = self.from.and_then(|from| shard.tallies(from, TALLIES_PER_TURN_MAX, &mut part));
+        part
     }
 }
 
@@ -351,5 +371,84 @@ impl Suspension {
         }
         self.slept_ns = slept_ns;
         Some(more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
+    use crate::model::probe::{Arm, ProbeKind, Target};
+    use crate::model::time::Wall;
+
+    /// More than a channel holds.
+    const PARTS: u32 = 2 * SCRAPE_PARTS_MAX as u32;
+
+    fn epoch() -> Now {
+        Now { mono: Mono::ZERO, wall: Wall::default() }
+    }
+
+    /// A probe in each part.
+    fn shard() -> Shard<Epoll> {
+        let arm = |part: u32| Arm {
+            probe: ProbeKey { executor: 0, index: part * TALLIES_PER_TURN_MAX as u32 },
+            kind: ProbeKind::Liveness,
+            generation: 1,
+            instance: InstanceId { pod: PodUid(part.into()), container: ContainerIx(0), restart_count: 0 },
+            target: Arc::new(Target::Exec),
+            first_due: Mono::MAX,
+            period: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            report_successes: 0,
+        };
+        let mut shard = Shard::new(Epoll::new(8, epoch).unwrap());
+        let mut inputs = (0..PARTS).map(|part| ProbeCmd::Arm(Box::new(arm(part)))).collect();
+        shard.turn(epoch(), &mut inputs, &mut Vec::new());
+        shard
+    }
+
+    fn ask(requests: &Sender<Sender<Vec<Tallied>>>) -> Receiver<Vec<Tallied>> {
+        let (parts, told) = bounded(SCRAPE_PARTS_MAX);
+        requests.send(parts).unwrap();
+        told
+    }
+
+    /// Tells until the reader has to take something first.
+    fn fill(scrapes: &mut Scrapes, shard: &Shard<Epoll>, told: &Receiver<Vec<Tallied>>) {
+        for _ in 0..=SCRAPE_PARTS_MAX {
+            assert!(scrapes.tell(shard));
+        }
+        assert!(told.is_full());
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_every_probe_once() {
+        let shard = shard();
+        let (requests, asked) = bounded(SCRAPES_MAX);
+        let mut scrapes = Scrapes { asked, current: None };
+        let told = ask(&requests);
+        fill(&mut scrapes, &shard, &told);
+        let mut pods = Vec::new();
+        while let Ok(part) = told.try_recv() {
+            pods.extend(part.iter().map(|probe| probe.pod));
+            scrapes.tell(&shard);
+        }
+        assert_eq!(pods, (0..PARTS).map(|part| PodUid(part.into())).collect::<Vec<_>>());
+        assert!(!scrapes.tell(&shard), "there is no more to tell");
+    }
+
+    #[test]
+    fn a_reader_that_leaves_a_full_channel_makes_way_for_the_next() {
+        let shard = shard();
+        let (requests, asked) = bounded(SCRAPES_MAX);
+        let mut scrapes = Scrapes { asked, current: None };
+        let told = ask(&requests);
+        fill(&mut scrapes, &shard, &told);
+        let next = ask(&requests);
+        drop(told);
+        assert!(scrapes.tell(&shard), "somebody waits");
+        fill(&mut scrapes, &shard, &next);
+        drop(next);
+        assert!(!scrapes.tell(&shard), "nobody waits");
     }
 }

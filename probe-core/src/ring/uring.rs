@@ -346,8 +346,7 @@ impl Ring for Uring {
     }
 
     fn push(&mut self, slot: Slot, op: Op) -> Result<(), Refused> {
-        let needed = if matches!(op, Op::Exchange { .. }) { 3 } else { 1 };
-        if !self.has_room(needed) {
+        if !self.has_room(entries_of(&op)) {
             return Err(Refused::Full(op));
         }
         match op {
@@ -540,6 +539,15 @@ impl Drop for Uring {
     }
 }
 
+/// Entries that are pushed together.
+fn entries_of(op: &Op) -> usize {
+    match op {
+        Op::Exchange { .. } => 3,
+        Op::Finish => 2,
+        Op::Connect { .. } | Op::Send { .. } | Op::Recv | Op::Disconnect | Op::Cancel => 1,
+    }
+}
+
 fn address_of(to: &Peer) -> Result<SocketAddrAny, Refused> {
     sockets::address_of(to).map_err(|errno| Refused::Socket { call: "connect", errno })
 }
@@ -553,5 +561,35 @@ fn check_entered(entered: std::io::Result<usize>) -> Result<(), RingError> {
     match entered.map_err(|error| setup::errno_of(&error)) {
         Ok(_) | Err(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
         Err(errno) => Err(RingError::Enter(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::model::time::Wall;
+
+    #[test]
+    fn an_operation_without_room_for_all_its_entries_comes_back() {
+        let epoch = || Now { mono: Mono::ZERO, wall: Wall::default() };
+        let mut ring = Uring::new(UringOptions::best(8), epoch).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Peer::from(listener.local_addr().unwrap());
+        let slot = ring.acquire().unwrap();
+        ring.push(slot, Op::Connect { to: to.clone(), opening: Opening::Bare }).unwrap();
+        while ring.next_completion(Mono::ZERO).is_none() {
+            ring.submit_and_wait(Duration::ZERO, CLOSE_WAIT).unwrap();
+        }
+        for (op, entries) in [(Op::Finish, 2), (Op::Exchange { to, request: Bytes::from_static(b"ping") }, 3)]
+        {
+            while ring.has_room(entries) {
+                ring.push_entries(&[opcode::Nop::new().build()]);
+            }
+            assert_eq!(ring.push(slot, op.clone()), Err(Refused::Full(op)));
+            ring.submit(Mono::ZERO);
+        }
+        assert_eq!(ring.push(slot, Op::Finish), Ok(()));
     }
 }

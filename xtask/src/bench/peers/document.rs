@@ -50,7 +50,7 @@ fn document(machine: &str, about: &About, rows: &[Row]) -> String {
     let mut text = format!(
         "# Benchmarks\n\nWritten by `{}`; do not edit. Medians over {} rounds in which the contestants alternate, each \
          run in a network namespace of its own, contestants on one CPU, server and drivers on another one; the \
-         kernel's memory daemons are kept off the first.\n\n\
+         kernel's memory daemons are kept off the first where they can be moved.\n\n\
          * Machine: {machine}\n",
         about.command, about.rounds
     );

@@ -15,16 +15,16 @@ mod plot;
 pub mod ports;
 mod process;
 mod promises;
+mod resume;
 mod rows;
 mod score;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -34,9 +34,10 @@ use self::daemons::Moved;
 use self::document::About;
 use self::haproxy::Pace;
 use self::loads::{Kind, Load};
+use self::resume::Origin;
 use self::rows::Row;
 use crate::clock::pause;
-use crate::repo::{Repo, output};
+use crate::repo::Repo;
 
 /// Before the script begins, so that every contestant counts by then; and after its end, so that what was served is
 /// reported.
@@ -88,7 +89,7 @@ pub struct PeersArgs {
     /// Measure nothing: write the document anew from the rows of an earlier whole run
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "load", "json"])]
     rows: Option<PathBuf>,
-    /// Go on with the latest whole run, which was interrupted: only what it lacks is measured
+    /// Go on with the latest whole run, which was interrupted: only rounds that it lacks are measured
     #[arg(long, conflicts_with_all = ["quick", "only", "load", "rows"])]
     resume: bool,
     /// Install missing Debian packages first (as root)
@@ -149,18 +150,13 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
     let is_whole = !args.quick && args.only.is_empty() && args.load.is_empty();
     let kept = repo.path(if is_whole { LATEST } else { LATEST_PART });
     let kept = args.json.as_ref().unwrap_or(&kept);
-    let tree = tree(repo)?;
-    let mut rows = if args.resume { rows::read(kept)? } else { Vec::new() };
-    if let Some(row) = rows.iter().find(|row| row.tree != tree || row.round > rounds) {
-        bail!(
-            "the run in {} cannot go on: it is of {} with {} rounds or more, this would be of {tree} with {rounds}",
-            kept.display(),
-            row.tree,
-            row.round
-        );
-    }
-    // Another load than the contestant's own was met: that says nothing, unless something was lost.
-    rows.retain(|row| row.contestant != Contestant::Haproxy.name() || !row.is_off_rate() || row.has_losses());
+    let origin = Origin::here(repo)?;
+    let mut rows = if args.resume {
+        resume::kept(rows::read(kept)?, &origin, rounds, &wanted)
+            .with_context(|| format!("the run in {} cannot go on", kept.display()))?
+    } else {
+        Vec::new()
+    };
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
     let run = rows.first().map_or(now, |row| row.run);
     for load in loads {
@@ -175,7 +171,7 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
                     continue;
                 }
                 let row = measure_quietly(&built, args, contestant, &as_met, &mut pace, round)?;
-                rows.push(Row { run, tree: tree.clone(), ..row });
+                rows.push(Row { run, origin: origin.clone(), ..row });
                 rows::write(&rows, kept)?;
             }
         }
@@ -184,13 +180,6 @@ pub fn run(repo: &Repo, args: &PeersArgs) -> Result<()> {
         return Ok(());
     }
     document::write(repo, &about(rounds), &rows)
-}
-
-/// What was built: rows of two trees do not mix.
-fn tree(repo: &Repo) -> Result<String> {
-    let git = |args: &[&str]| output(Command::new("git").current_dir(repo.path(".")).args(args));
-    let dirty = if git(&["status", "--porcelain"])?.trim().is_empty() { "" } else { " with changes" };
-    Ok(format!("{}{dirty}", git(&["rev-parse", "HEAD"])?.trim()))
 }
 
 /// Compares a run with docs/promises.md; a promise that is not kept is an error with its name.
@@ -300,7 +289,7 @@ fn measure(built: &Built, args: &PeersArgs, of: Match) -> Result<Row> {
     let lateness = |of: fn(&score::Percentiles) -> u64| told.lateness_us.as_ref().map(|all| of(all) as f64);
     Ok(Row {
         run: 0,
-        tree: String::new(),
+        origin: Origin::default(),
         contestant: contestant.name().to_owned(),
         load: load.name.to_owned(),
         round,

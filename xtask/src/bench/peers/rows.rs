@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::cpu::QUIET_MAX;
+use super::resume::Origin;
 
 /// A rate further off the offered one is another load.
 const RATE_SLACK: f64 = 0.01;
@@ -20,8 +21,8 @@ const PROCESS_SLACK: f64 = 0.95;
 pub struct Row {
     /// When the run began, in seconds since 1970: rows of two runs do not mix.
     pub run: i64,
-    /// The commit that was built, and whether there were changes beside it.
-    pub tree: String,
+    #[serde(flatten)]
+    pub origin: Origin,
     pub contestant: String,
     pub load: String,
     /// Counted from 1.
@@ -145,7 +146,7 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 pub fn row(contestant: &str, load: &str, cpu_us_per_probe: f64) -> Row {
     Row {
         run: 1,
-        tree: "t".to_owned(),
+        origin: Origin { tree: "t".to_owned(), boot: "b".to_owned() },
         contestant: contestant.to_owned(),
         load: load.to_owned(),
         round: 1,
