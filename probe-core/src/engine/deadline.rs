@@ -69,8 +69,9 @@ impl Run {
     /// The answer tells more of when the run was begun. The timeout goes on counting from the later moment.
     pub(super) fn redate(&mut self, answered: Mono) {
         let within = std::mem::take(&mut self.dated_within);
-        let from = self.dated_from;
-        self.phases.submitted = self.phases.submitted.map(|dated| begun(dated, within, from, answered));
+        let (from, first) = (self.dated_from, self.dated_first);
+        self.phases.submitted =
+            self.phases.submitted.map(|dated| begun(dated, within, [from, first], answered));
     }
 
     /// The timeout of the attempt has passed, and no completion was there before it.
@@ -165,10 +166,10 @@ impl Run {
 
 /// When a run was begun that was `dated` so, or up to `within` earlier, and whose answer came at `answered`. Where the
 /// uncertainty is all there is of the response time, the thread was away while the kernel worked: then the earlier moment
-/// counts, lest an answer seem to have come at once. None was begun before `from`: then an answer to what was not sent yet
-/// was asked for.
-fn begun(dated: Mono, within: Duration, from: Mono, answered: Mono) -> Mono {
-    let from = dated.min(from);
+/// counts, lest an answer seem to have come at once. Hardly one was begun before `from`, and none before `first`: then an
+/// answer to what was not sent yet was asked for.
+fn begun(dated: Mono, within: Duration, [from, first]: [Mono; 2], answered: Mono) -> Mono {
+    let from = dated.min(if answered.since(from) < TURN_MIN { first } else { from });
     match answered.since(dated) {
         took if took < TURN_MIN => from,
         took if took < within => {
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn an_answer_does_not_come_before_its_request() {
         let us = |us: u64| Mono::from_ns(us * 1_000);
-        // (uncertain by, answered, begun): dated 1,000, its connection 600.
+        // (uncertain by, answered, begun): dated 1,000, its connection 600, its burst 400.
         let cases = [
             (0, 1_010, 1_000),
             (0, 1_004, 600),
@@ -194,12 +195,14 @@ mod tests {
             (300, 1_299, 700),
             (300, 1_300, 1_000),
             (500, 1_100, 600),
+            (0, 604, 400),
+            (500, 590, 400),
         ];
         for (within_us, answered, expected) in cases {
             let within = Duration::from_micros(within_us);
-            let begun = begun(us(1_000), within, us(600), us(answered));
+            let begun = begun(us(1_000), within, [us(600), us(400)], us(answered));
             assert_eq!(begun, us(expected), "{within_us} {answered}");
         }
-        assert_eq!(begun(us(1_000), Duration::ZERO, us(2_000), us(900)), us(1_000), "of an earlier run");
+        assert_eq!(begun(us(1_000), Duration::ZERO, [us(2_000); 2], us(900)), us(1_000), "of an earlier run");
     }
 }

@@ -45,7 +45,7 @@ impl Run {
     pub(super) fn part<R: Ring>(&mut self, io: &mut Io<R>, now: Mono, effects: &mut Effects) {
         self.stage = Stage::Parting;
         self.wait_for_fin_until(io, now);
-        if !self.send_outgoing(io) {
+        if !self.send_outgoing(io, now) {
             self.parted(io, now, effects);
         }
     }

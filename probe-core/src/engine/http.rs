@@ -67,9 +67,11 @@ impl Run {
     pub(super) fn note_answer(&mut self, now: Mono) {
         let at = self.received_at.unwrap_or(now);
         self.phases.first_byte = self.phases.first_byte.or(Some(at));
-        // The shard sees the end of a step only when it wakes; it was not after the kernel had the answer.
+        // The shard sees the end of a step only when it wakes; it was not after the kernel had the answer. A server that
+        // answers at once may even take this core for it: the time since the request was handed over is the server's then.
         self.phases.connected = self.phases.connected.map(|seen| seen.min(at));
-        self.phases.sent = self.phases.sent.map(|seen| seen.min(at));
+        let since = self.phases.connected.map_or(self.sending_since, |seen| seen.max(self.sending_since));
+        self.phases.sent = self.phases.sent.map(|seen| if seen < at { seen } else { since.min(at) });
     }
 
     /// The connection ended inside a record, before keys were agreed on.

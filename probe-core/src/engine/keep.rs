@@ -131,6 +131,7 @@ impl Run {
             return self.try_anew(io, now, effects);
         }
         let request = self.outgoing().cloned().unwrap_or_default();
+        self.sending_since = now;
         self.push_on_open(io, Op::Send { request, from: 0 });
     }
 

@@ -67,8 +67,12 @@ pub struct Run {
     pub(super) is_new: bool,
     /// By so much its request may have gone out before `phases.submitted`.
     pub(super) dated_within: Duration,
-    /// Not before this moment was its request sent, or its bare connection begun.
+    /// Hardly before this moment was its request sent, or its bare connection begun.
     pub(super) dated_from: Mono,
+    /// Certainly not before this one.
+    pub(super) dated_first: Mono,
+    /// When what is being sent was handed over.
+    pub(super) sending_since: Mono,
     pub(super) deadline: Option<TimerId>,
     pub(super) deadline_at: Mono,
     /// From a redirect to the next hop the timeout stands still, since ending a connection in order is our own affair.
@@ -185,6 +189,8 @@ impl Run {
             asked: None,
             dated_within: Duration::ZERO,
             dated_from: now,
+            dated_first: now,
+            sending_since: now,
             received_at: None,
             closing: None,
             then: Then::Free,
@@ -244,7 +250,7 @@ impl Run {
         self.phases = Phases { due: self.phases.due, ..Phases::default() };
         self.received_at = None;
         self.dated_within = Duration::ZERO;
-        self.dated_from = now;
+        (self.dated_from, self.dated_first) = (now, now);
         self.unwatched_before = io.watch.absences(self.timeout).sum();
         self.paused = None;
         self.deadline_at = now.after(self.timeout);
@@ -368,6 +374,7 @@ impl Run {
         };
         if self.pace == Pace::Stepped {
             let request = bytes.clone();
+            self.sending_since = now;
             self.push_on_open(io, Op::Send { request, from: 0 });
         }
     }
@@ -385,10 +392,11 @@ impl Run {
                 self.sent += count as usize;
                 if self.sent < request.len() {
                     self.asked = None;
+                    self.sending_since = now;
                     return self.push_on_open(io, Op::Send { request, from: self.sent });
                 }
                 self.phases.sent = Some(now);
-                if self.send_outgoing(io) {
+                if self.send_outgoing(io, now) {
                     return;
                 }
                 self.has_asked(io);

@@ -83,7 +83,7 @@ impl Run {
         if self.is_session_over() {
             return self.stream_ended(io, now, effects);
         }
-        if self.send_outgoing(io) {
+        if self.send_outgoing(io, now) {
             // How long these records waited for the shard is not the server's time. A handshake has few of them, and nothing
             // that comes later is answered before the next request (rustls keeps its new keys until then).
             self.give_back(io, self.received_at.map_or(Duration::ZERO, |at| now.since(at)));
@@ -103,7 +103,7 @@ impl Run {
     }
 
     /// Sends what the session has to say. False: it has nothing, or must wait for the end of a send.
-    pub(super) fn send_outgoing<R: Ring>(&mut self, io: &mut Io<R>) -> bool {
+    pub(super) fn send_outgoing<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) -> bool {
         let Some(secure) = &mut self.secure else { return false };
         if io.is_pending(self.slot, OpKind::Send) {
             return false;
@@ -112,6 +112,7 @@ impl Run {
         secure.outgoing = bytes.clone();
         self.asked = None;
         self.sent = 0;
+        self.sending_since = now;
         self.push_on_open(io, Op::Send { request: bytes, from: 0 });
         true
     }
