@@ -43,6 +43,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<u8> {
     if args.hgrm.is_some() && args.hgrm == args.svg {
         return Err(UsageError("error: --hgrm and --svg name the same file".to_owned()).into());
     }
+    if [&args.hgrm, &args.svg].into_iter().flatten().any(|path| path.as_os_str() == "-") {
+        return Err(UsageError("error: --hgrm and --svg take a file, not -".to_owned()).into());
+    }
     let hgrm_file = args.hgrm.as_deref().map(Output::open).transpose()?;
     let svg_file = args.svg.as_deref().map(Output::open).transpose()?;
     let server = match &args.target {
@@ -117,7 +120,9 @@ fn resolved(text: &str) -> anyhow::Result<Target> {
         Target::Http(http) => Some(&mut http.host),
         Target::Tcp(tcp) => Some(&mut tcp.host),
         Target::Grpc(_) => {
-            return Err(UsageError(format!("error: {text}: bench drives http:// and tcp:// only")).into());
+            return Err(
+                UsageError(format!("error: {text}: bench drives http://, https:// and tcp:// only")).into()
+            );
         }
         Target::Exec | Target::Broken { .. } => None,
     };

@@ -79,6 +79,11 @@ fn refuse_idle(args: &ProbeArgs, is_address: bool) -> Result<(), InvalidInput> {
 /// Asks the agent to run one of the container's own probes.
 fn of_pod(args: &ProbeArgs) -> anyhow::Result<Value> {
     let pod = resource::pod_name(&args.target)?;
+    // No pod has a name like this.
+    if pod.contains(':') {
+        let text = format!("error: {pod}: an address starts with http://, https://, tcp:// or grpc://");
+        return Err(UsageError(text).into());
+    }
     let word = match args.kind {
         None | Some(ProbeWord::Liveness) => "liveness",
         Some(ProbeWord::Readiness) => "readiness",
@@ -100,6 +105,10 @@ fn of_pod(args: &ProbeArgs) -> anyhow::Result<Value> {
 /// The target of an address; None for the name of a pod.
 pub(super) fn target_of(text: &str) -> anyhow::Result<Option<Target>> {
     let Some((scheme, _)) = text.split_once("://") else { return Ok(None) };
+    if scheme == "unix" {
+        let cure = "probe the pod whose annotation unix-socket names it: docs/annotations.md";
+        return Err(UsageError(format!("error: {text}: a socket has no address here: {cure}")).into());
+    }
     let parsed = url::Url::parse(text).map_err(|error| UsageError(format!("error: {error}")))?;
     let host = parsed.host_name();
     if host.is_empty() {

@@ -188,6 +188,12 @@ fn a_given_authority_is_checked_in_gos_words() {
         words(trusted, "10.0.0.1", &no_address),
         format!("{failed}cannot validate certificate for 10.0.0.1 because it doesn't contain any IP SANs")
     );
+    let of_an_authority = self::pki(&["example.com"], |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
+    let trusted = verified_by(of_an_authority.ca_pem.as_bytes()).unwrap();
+    let text = words(trusted, "example.com", &of_an_authority);
+    assert!(text.starts_with(&format!("{failed}certificate is an authority's")), "{text}");
     let expired = self::pki(&["example.com"], |params| params.not_after = date_time_ymd(2001, 1, 1));
     let trusted = verified_by(expired.ca_pem.as_bytes()).unwrap();
     let text = words(trusted, "example.com", &expired);

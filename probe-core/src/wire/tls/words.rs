@@ -71,6 +71,11 @@ fn certificate(problem: &CertificateError) -> String {
             format!("{expired}current time {} is before {}", rfc3339(*time), rfc3339(*not_before))
         }
         CertificateError::NotValidForNameContext { expected, presented } => other_name(expected, presented),
+        // The library tells it in no other way.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "certificate is an authority's and not a server's: sign another one with it for the server"
+                .to_owned()
+        }
         other => format!("{other}"),
     }
 }
