@@ -3,8 +3,8 @@
 //! A name server that does not answer holds a thread for many seconds, since the system's resolver cannot be stopped. So
 //! no pod has more than its share of the threads, and the pods that wait take turns. As in Go's resolver, whoever asks
 //! for a name that is being looked up shares that, while somebody still waits for it: a look-up that all have given up
-//! may have lost its packet, and would fail one run after the other. A pod whose share is used up by such look-ups
-//! shares them all the same.
+//! may have lost its packet, and would fail one run after the other. A pod that has no thread left for another look-up of
+//! the same name shares such a one all the same; the last thread of its share is for names that have none.
 
 use std::collections::VecDeque;
 
@@ -37,7 +37,7 @@ pub struct FlightId(u64);
 
 /// All questions without an answer.
 pub struct Lookups<A> {
-    /// Those that wait. The pod in front has the next turn, if it may have another thread.
+    /// Those that wait. The first pod that may have another thread has the next turn.
     turns: VecDeque<Turn<A>>,
     /// Look-ups that have begun, the oldest first: one for each thread at most.
     flights: Vec<Flight<A>>,
@@ -83,10 +83,10 @@ impl<A> Lookups<A> {
 
     /// Takes a question in, after [`Lookups::make_room`].
     pub fn ask(&mut self, now: Mono, question: Question<A>) -> Asked<'_, A> {
-        let has_room = self.has_room(question.pod);
+        let may_begin = self.may_begin(question.pod, &question.host);
         let mut flights = self.flights.iter_mut().rev().filter(|flight| flight.host == question.host);
         let shared = flights.find(|flight| {
-            flight.questions.len() < RESOLVER_SHARERS_MAX && (!has_room || flight.is_awaited(now))
+            flight.questions.len() < RESOLVER_SHARERS_MAX && (!may_begin || flight.is_awaited(now))
         });
         if let Some(flight) = shared {
             let at = flight.questions.len();
@@ -103,10 +103,14 @@ impl<A> Lookups<A> {
     /// The next host name to look up, which whoever takes it does until [`Lookups::done`].
     pub fn take(&mut self, now: Mono) -> Option<(FlightId, Box<str>)> {
         self.forget(now);
-        let at = self.turns.iter().position(|turn| self.has_room(turn.pod))?;
+        let (at, place) = self.turns.iter().enumerate().find_map(|(at, turn)| {
+            let place =
+                turn.questions.iter().position(|question| self.may_begin(turn.pod, &question.host))?;
+            Some((at, place))
+        })?;
         let mut turn = self.turns.remove(at)?;
         let pod = turn.pod;
-        let first = turn.questions.pop_front()?;
+        let first = turn.questions.remove(place)?;
         if !turn.questions.is_empty() {
             self.turns.push_back(turn);
         }
@@ -148,9 +152,11 @@ impl<A> Lookups<A> {
         self.turns.iter().map(|turn| turn.questions.len()).sum()
     }
 
-    /// Whether the pod may have one more look-up.
-    fn has_room(&self, pod: Option<PodUid>) -> bool {
-        self.flights.iter().filter(|flight| flight.pod == pod).count() < RESOLVER_POD_THREADS
+    /// Whether the pod may have one more look-up, of this name.
+    fn may_begin(&self, pod: Option<PodUid>, host: &str) -> bool {
+        let of_pod = || self.flights.iter().filter(|flight| flight.pod == pod);
+        let is_another = of_pod().any(|flight| *flight.host == *host);
+        of_pod().count() + usize::from(is_another) < RESOLVER_POD_THREADS
     }
 
     /// Drops the waiting questions that nobody waits for any more.

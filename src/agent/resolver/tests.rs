@@ -107,18 +107,22 @@ fn a_look_up_that_all_have_given_up_is_not_shared() {
 }
 
 #[test]
-fn a_pod_whose_share_is_used_up_by_a_dead_name_still_hears_of_it() {
+fn a_dead_name_leaves_a_thread_to_its_pods_other_names_and_still_fails() {
     let mut lookups = Lookups::default();
     let mut newest = None;
-    for n in 0..RESOLVER_POD_THREADS as u32 {
-        assert!(!ask(&mut lookups, u64::from(n) * 1_000, "dead", A, n));
-        newest = lookups.take(at_ms(u64::from(n) * 1_000));
+    let mut now_ms = 0;
+    for n in 1..RESOLVER_POD_THREADS as u32 {
+        assert!(!ask(&mut lookups, now_ms, "dead", A, n));
+        newest = lookups.take(at_ms(now_ms));
+        now_ms += 1_000;
     }
-    let later = RESOLVER_POD_THREADS as u64 * 1_000;
-    assert!(ask(&mut lookups, later, "dead", A, 100));
-    assert!(!ask(&mut lookups, later, "dead2", A, 101));
-    assert!(!ask(&mut lookups, later + 2_000, "dead", B, 102), "which has a share of its own");
+    assert!(ask(&mut lookups, now_ms, "dead", A, 100), "that name answers nobody");
     assert!(askers(&lookups, newest.unwrap().0).contains(&100));
+    assert!(!ask(&mut lookups, now_ms, "good", A, 101));
+    assert_eq!(take_all(&mut lookups, now_ms).len(), 1);
+    assert!(!ask(&mut lookups, now_ms, "good2", A, 102));
+    assert_eq!(take_all(&mut lookups, now_ms).len(), 0);
+    assert!(!ask(&mut lookups, now_ms + 2_000, "dead", B, 103), "which has a share of its own");
 }
 
 #[test]
