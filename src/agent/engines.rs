@@ -66,10 +66,10 @@ impl EventRoutes {
                     self.calls.give(Order::Call(Call { id: call, target, timeout, due, inbox }));
                 }
                 ProbeEvent::CallCut { call } => self.calls.give(Order::Cut(call)),
-                ProbeEvent::Resolve { ticket, host } => {
+                ProbeEvent::Resolve { ticket, host, until, pod } => {
                     let inbox = Arc::clone(&self.inbox);
                     let answer_to = Box::new(move |answer| send(&inbox, answer));
-                    self.resolver.ask(Question { ticket, host, answer_to });
+                    self.resolver.ask(Question { ticket, host, until, pod, answer_to });
                 }
             }
         }
@@ -81,7 +81,7 @@ impl EventRoutes {
     }
 }
 
-/// Hands the resolver's answer to the engine that asked.
+/// Hands what the resolver says to the engine that asked.
 fn send(inbox: &OnceLock<Inbox>, answer: ProbeCmd) {
     let mut answers = vec![answer];
     if let Some(inbox) = inbox.get() {

@@ -211,8 +211,9 @@ impl Carrier {
                 (engine_of(probe, engines), ProbeCmd::ExecDone { probe, generation, verdict, took })
             }
             // Answers of the resolver and of gRPC calls go to the engine that asked, never through an executor.
-            ProbeCmd::CallDone { call, result } => (0, ProbeCmd::CallDone { call, result }),
-            ProbeCmd::Resolved { ticket, addr } => (0, ProbeCmd::Resolved { ticket, addr }),
+            answer @ (ProbeCmd::CallDone { .. } | ProbeCmd::Resolving { .. } | ProbeCmd::Resolved { .. }) => {
+                (0, answer)
+            }
         }
     }
 

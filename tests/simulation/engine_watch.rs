@@ -69,6 +69,7 @@ impl EngineWatch {
             | ProbeCmd::Once { .. }
             | ProbeCmd::CutOnce { .. }
             | ProbeCmd::CallDone { .. }
+            | ProbeCmd::Resolving { .. }
             | ProbeCmd::Resolved { .. } => {}
         }
     }
@@ -124,6 +125,7 @@ impl EngineWatch {
             | ProbeCmd::CallDone { .. }
             | ProbeCmd::Once { .. }
             | ProbeCmd::CutOnce { .. }
+            | ProbeCmd::Resolving { .. }
             | ProbeCmd::Resolved { .. } => return,
         };
         self.before.entry(key).or_default().extend(self.probes.get(&key).copied());

@@ -468,9 +468,10 @@ fn address(executor: usize, cmd: ProbeCmd) -> (usize, ProbeCmd) {
         | ProbeCmd::Trigger { probe, .. }
         | ProbeCmd::Drop { probe }
         | ProbeCmd::ExecDone { probe, .. } => of(*probe),
-        ProbeCmd::Once { ticket, .. } | ProbeCmd::CutOnce { ticket } | ProbeCmd::Resolved { ticket, .. } => {
-            ticket.0 as usize % SHARDS
-        }
+        ProbeCmd::Once { ticket, .. }
+        | ProbeCmd::CutOnce { ticket }
+        | ProbeCmd::Resolving { ticket }
+        | ProbeCmd::Resolved { ticket, .. } => ticket.0 as usize % SHARDS,
         ProbeCmd::CallDone { .. } => unreachable!("no pod of the simulation has a gRPC probe"),
     };
     match cmd {

@@ -102,6 +102,7 @@ fn probe_cmd(line: &mut String, cmd: &ProbeCmd) -> std::fmt::Result {
         | ProbeCmd::Drop { .. }
         | ProbeCmd::ExecDone { .. }
         | ProbeCmd::CallDone { .. }
+        | ProbeCmd::Resolving { .. }
         | ProbeCmd::Resolved { .. } => write!(line, "{cmd:?}"),
     }
 }

@@ -87,7 +87,7 @@ impl Run {
         let (verdict, text) = self.timeout_outcome();
         self.fell_silent(io, now, verdict, text, effects);
         match was {
-            Stage::Unresolved | Stage::Resolving => {
+            Stage::Unresolved | Stage::Asked | Stage::Resolving => {
                 self.end_resolving(io);
                 self.ended(io, now, effects);
             }
@@ -108,12 +108,17 @@ impl Run {
         self.then = Then::NextHop;
         // Phases are told of the last hop.
         (self.phases.connected, self.phases.sent, self.phases.first_byte) = (None, None, None);
-        let unwatched = io.watch.absences(self.timeout).sum();
         let since = self.received_at.take().unwrap_or(now);
-        self.paused = Some(Pause { since, unwatched });
+        self.pause(io, since);
         if let Some(id) = self.deadline.take() {
             io.wheel.cancel(id);
         }
+    }
+
+    /// The timeout stands still from `since` on.
+    pub(super) fn pause<R: Ring>(&mut self, io: &Io<R>, since: Mono) {
+        let unwatched = io.watch.absences(self.timeout).sum();
+        self.paused = Some(Pause { since, unwatched });
     }
 
     pub(super) fn resume<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
@@ -122,6 +127,9 @@ impl Run {
         // What was missed meanwhile took nothing of the timeout.
         self.unwatched_before += io.watch.absences(self.timeout).sum().saturating_sub(pause.unwatched);
         self.deadline_at = self.deadline_at.after(by);
+        if let Some(id) = self.deadline.take() {
+            io.wheel.cancel(id);
+        }
         self.deadline = Some(io.wheel.insert(self.deadline_at, Timer::Deadline(self.slot)));
     }
 
@@ -137,7 +145,7 @@ impl Run {
     }
 
     pub(super) fn timeout_outcome(&self) -> (Verdict, String) {
-        if let (Stage::Unresolved, Some(Host::Name(name))) = (self.stage, self.host()) {
+        if let (Stage::Unresolved | Stage::Asked, Some(Host::Name(name))) = (self.stage, self.host()) {
             return (Verdict::Errored, self.in_context(text::crowded_lookup(name)));
         }
         let dial = match (self.stage, self.host(), self.peer()) {

@@ -162,6 +162,7 @@ impl Run {
             Stage::Finishing
             | Stage::Winding(_)
             | Stage::Unresolved
+            | Stage::Asked
             | Stage::Resolving
             | Stage::Working
             | Stage::Idle

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::io::Io;
 use super::run::{Effects, Run, Stage};
 use super::text;
-use crate::model::probe::Verdict;
+use crate::model::probe::{LookupError, Verdict};
 use crate::model::time::Mono;
 use crate::ring::Ring;
 
@@ -19,10 +19,14 @@ impl Run {
         name: Box<str>,
         effects: &mut Effects,
     ) {
+        // Until somebody looks it up the time is ours.
+        if self.paused.is_none() {
+            self.pause(io, now);
+        }
         if io.may_resolve() {
-            self.stage = Stage::Resolving;
+            self.stage = Stage::Asked;
             io.resolving += 1;
-            effects.resolve = Some(name);
+            effects.resolve = Some((name, self.deadline_at));
         } else if io.may_wait_to_resolve() {
             self.stage = Stage::Unresolved;
             io.unresolved.push_back(self.slot);
@@ -53,28 +57,41 @@ impl Run {
         self.stage = Stage::Working;
     }
 
+    /// Somebody has begun to look the name up: from now on the timeout is the resolver's.
+    pub fn resolving<R: Ring>(&mut self, io: &mut Io<R>, now: Mono) {
+        if self.stage == Stage::Asked {
+            self.stage = Stage::Resolving;
+            self.resume(io, now);
+        }
+    }
+
     /// The answer to [`Effects::resolve`].
     pub fn resolved<R: Ring>(
         &mut self,
         io: &mut Io<R>,
         now: Mono,
-        addr: Result<IpAddr, Box<str>>,
+        addr: Result<IpAddr, LookupError>,
         effects: &mut Effects,
     ) {
-        if self.stage != Stage::Resolving {
+        if !matches!(self.stage, Stage::Asked | Stage::Resolving) {
             return;
         }
         io.resolving -= 1;
-        self.stage = Stage::Working;
         match addr {
             Ok(ip) => {
+                self.resume(io, now);
+                self.stage = Stage::Working;
                 self.ip = Some(ip);
                 self.phases.resolved = Some(now);
                 self.connect(io, now, effects);
             }
             Err(error) => {
-                let text = self.in_context(text::lookup(&error));
-                self.finish(io, now, Verdict::Failure, text, effects);
+                // One that nobody looked up is not repeated: see `finish`.
+                let is_shortage = error.verdict == Verdict::Errored && self.stage == Stage::Resolving;
+                io.counters.shortages += u64::from(is_shortage);
+                let text = self.in_context(text::lookup(&error.text));
+                self.finish(io, now, error.verdict, text, effects);
+                self.stage = Stage::Working;
                 self.ended(io, now, effects);
             }
         }

@@ -1,10 +1,10 @@
 //! One run of one probe on a slot of the ring, from connect to the end of the connection.
 //!
 //! ```text
-//! Resolving ─► Working ─► Finishing ─► free, the next hop, or the next attempt
-//!                 ├─► Parting ─^                        ^
-//!                 ├─► Idle ─► the next run, or Parting  │
-//!                 └─► Winding ─► Disconnecting ─────────┘
+//! Asked ─► Resolving ─► Working ─► Finishing ─► free, the next hop, or the next attempt
+//!                          ├─► Parting ─^                        ^
+//!                          ├─► Idle ─► the next run, or Parting  │
+//!                          └─► Winding ─► Disconnecting ─────────┘
 //! ```
 //!
 //! The outcome is reported as soon as it is known; what follows is tidying up, which the probe's ticker does
@@ -75,7 +75,8 @@ pub struct Run {
     pub(super) sending_since: Mono,
     pub(super) deadline: Option<TimerId>,
     pub(super) deadline_at: Mono,
-    /// From a redirect to the next hop the timeout stands still, since ending a connection in order is our own affair.
+    /// From a redirect to the next hop the timeout stands still, since ending a connection in order is our own affair; so
+    /// it does until somebody looks a name up.
     pub(super) paused: Option<Pause>,
     /// [`super::watch::Absences::sum`] when the attempt began.
     pub(super) unwatched_before: Duration,
@@ -100,6 +101,9 @@ pub enum Pace {
 pub enum Stage {
     /// Waits for a place among those that resolve: a hop, or a further attempt, holds its slot already.
     Unresolved,
+    /// The question waits for a resolver: our own affair, so the timeout stands still.
+    Asked,
+    /// Somebody looks the name up.
     Resolving,
     Working,
     /// Our last words go out: TLS's goodbye, or our FIN on a connection that the server would keep.
@@ -140,8 +144,8 @@ pub enum Then {
 #[derive(Default)]
 pub struct Effects {
     pub report: Option<(Job, RunResult)>,
-    /// This host name is wanted as an address.
-    pub resolve: Option<Box<str>>,
+    /// This host name is wanted as an address, until then.
+    pub resolve: Option<(Box<str>, Mono)>,
     /// The slot may be released.
     pub is_free: bool,
 }
@@ -319,7 +323,7 @@ impl Run {
     ) {
         let Completion { kind, result, received_at, .. } = completion;
         match self.stage {
-            Stage::Unresolved | Stage::Resolving => {}
+            Stage::Unresolved | Stage::Asked | Stage::Resolving => {}
             Stage::Working => match kind {
                 OpKind::Connect => self.connected(io, now, result, effects),
                 OpKind::Send => self.sent(io, now, result, effects),
@@ -427,7 +431,7 @@ impl Run {
             io.wheel.cancel(id);
         }
         match self.stage {
-            Stage::Unresolved | Stage::Resolving => {
+            Stage::Unresolved | Stage::Asked | Stage::Resolving => {
                 self.end_resolving(io);
                 self.ended(io, now, effects);
             }
@@ -451,7 +455,7 @@ impl Run {
         effects: &mut Effects,
     ) {
         // One that got no turn to look its name up would hold the slot once more, and make the crowd larger.
-        let is_crowded_out = self.stage == Stage::Unresolved;
+        let is_crowded_out = matches!(self.stage, Stage::Unresolved | Stage::Asked);
         let may_repeat = self.pace == Pace::Chained && self.attempt < PROBE_ATTEMPTS && !is_crowded_out;
         if verdict == Verdict::Errored && may_repeat {
             io.counters.repeated += 1;

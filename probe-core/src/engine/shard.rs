@@ -5,7 +5,6 @@ mod calls;
 mod lookups;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -265,6 +264,7 @@ impl<R: Ring> Shard<R> {
             ProbeCmd::CallDone { call, result } => self.called(now, call, result, out),
             ProbeCmd::Once { ticket, target, timeout } => self.once(now, ticket, target, timeout, out),
             ProbeCmd::CutOnce { ticket } => self.cut_once(now, ticket, out),
+            ProbeCmd::Resolving { ticket } => self.resolving(now, ticket, out),
             ProbeCmd::Resolved { ticket, addr } => self.resolved(now, ticket, addr, out),
         }
     }
@@ -352,17 +352,6 @@ impl<R: Ring> Shard<R> {
                 }
             }
         }
-    }
-
-    fn resolved(
-        &mut self,
-        now: Mono,
-        ticket: Ticket,
-        addr: Result<IpAddr, Box<str>>,
-        out: &mut Vec<ProbeEvent>,
-    ) {
-        let slot = Slot { index: ticket.0 as u32, generation: (ticket.0 >> 32) as u32 };
-        self.with_run(now, slot, out, |run, io, effects| run.resolved(io, now, addr, effects));
     }
 
     fn expire(&mut self, now: Mono, out: &mut Vec<ProbeEvent>) {
@@ -503,16 +492,15 @@ impl<R: Ring> Shard<R> {
     }
 
     fn apply(&mut self, now: Mono, slot: Slot, effects: Effects, out: &mut Vec<ProbeEvent>) {
+        if let Some((host, until)) = effects.resolve {
+            out.push(self.question(slot, host, until));
+        }
         if effects.is_free {
             let run = &mut self.runs[slot.at()];
             self.once_slots -= u32::from(run.as_ref().is_some_and(|run| !run.is_repeated()));
             *run = None;
             self.running -= 1;
             self.io.ring.release(slot);
-        }
-        if let Some(host) = effects.resolve {
-            let ticket = Ticket(u64::from(slot.generation) << 32 | u64::from(slot.index));
-            out.push(ProbeEvent::Resolve { ticket, host });
         }
         match effects.report {
             Some((Job::Probe { key, generation }, result)) => {

@@ -1,19 +1,22 @@
 //! One probe without an agent: a shard of its own on the calling thread.
 
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Sender, bounded};
 
-use super::{EngineError, Shard};
+use super::{EngineError, Shard, is_shortage};
 use crate::model::id::Ticket;
-use crate::model::probe::{ProbeCmd, ProbeEvent, RunResult, Target};
+use crate::model::probe::{LookupError, ProbeCmd, ProbeEvent, RunResult, Target, Verdict};
 use crate::model::time::Now;
-use crate::ring::{Driver, Epoll, RingKind, RingOptions, Uring, Waker};
+use crate::ring::{Driver, Epoll, Errno, RingKind, RingOptions, Uring, Waker};
 
 /// Slots of the private ring: one run, and nothing waits.
 const SLOTS: u32 = 1;
+/// To one question: that it is being looked up, and the answer.
+const ANSWERS: usize = 2;
 
 /// Probes `target` once on a ring of its own, step by step, and returns the outcome with the time of each phase. `clock` reads
 /// the time (`sys::clock::now`). A host name is looked up by a thread of its own, within `timeout`.
@@ -40,7 +43,7 @@ fn once_on(
 ) -> Result<RunResult, EngineError> {
     let mut shard = Shard::new(ring);
     let waker = shard.ring().waker();
-    let (answers, resolved) = bounded(1);
+    let (answers, resolved) = bounded(ANSWERS);
     let mut inputs = vec![ProbeCmd::Once { ticket: Ticket(0), target, timeout }];
     let mut out = Vec::new();
     let mut result = None;
@@ -50,7 +53,7 @@ fn once_on(
         for event in out.drain(..) {
             match event {
                 ProbeEvent::OnceDone { outcome, .. } => result = Some(outcome),
-                ProbeEvent::Resolve { ticket, host } => {
+                ProbeEvent::Resolve { ticket, host, .. } => {
                     resolve_aside(ticket, host, answers.clone(), waker.clone())?;
                 }
                 // Nothing is armed, and gRPC is called without an engine, so none of these comes.
@@ -75,12 +78,33 @@ fn once_on(
 ///
 /// # Errors
 /// Go's text for it: `lookup NAME: no such host`.
-pub fn resolve(host: &str) -> Result<IpAddr, Box<str>> {
-    let failed = |problem: &str| format!("lookup {host}: {problem}").into_boxed_str();
-    let addrs = (host, 0).to_socket_addrs().map_err(|error| failed(problem(&error.to_string())))?;
-    let mut ips: Vec<IpAddr> = addrs.map(|addr| addr.ip()).collect();
+pub fn resolve(host: &str) -> Result<IpAddr, LookupError> {
+    first_of(host, (host, 0).to_socket_addrs().map(|addrs| addrs.map(|addr| addr.ip())))
+}
+
+/// What the system's resolver said of `host`, as one address.
+fn first_of(host: &str, found: io::Result<impl Iterator<Item = IpAddr>>) -> Result<IpAddr, LookupError> {
+    let failed = |verdict, problem: &str| {
+        let text = format!("lookup {host}: {problem}").into_boxed_str();
+        LookupError { verdict, text }
+    };
+    let mut ips: Vec<IpAddr> = match found {
+        Ok(ips) => ips.collect(),
+        Err(error) => return Err(failed(verdict(&error), problem(&error.to_string()))),
+    };
     ips.sort_by_key(IpAddr::is_ipv6);
-    ips.first().copied().ok_or_else(|| failed("no such host"))
+    ips.first().copied().ok_or_else(|| failed(Verdict::Failure, "no such host"))
+}
+
+/// Whether the name is to blame, or this host had no descriptor or memory left to ask with.
+fn verdict(error: &io::Error) -> Verdict {
+    // EAI_MEMORY has no number here: the words of glibc and musl.
+    const NO_MEMORY: [&str; 2] = ["Memory allocation failure", "Out of memory"];
+    let is_ours = match Errno::from_io_error(error) {
+        Some(errno) => is_shortage(errno),
+        None => NO_MEMORY.iter().any(|words| error.to_string().contains(words)),
+    };
+    if is_ours { Verdict::Errored } else { Verdict::Failure }
 }
 
 /// The resolver's words in Go's.
@@ -104,6 +128,8 @@ fn resolve_aside(
 ) -> Result<(), EngineError> {
     let name = "resolver".to_owned();
     let body = move || {
+        let _ = answers.try_send(ProbeCmd::Resolving { ticket });
+        waker.wake();
         let addr = resolve(&host);
         // The probe may be over by now; then nobody reads the answer.
         let _ = answers.try_send(ProbeCmd::Resolved { ticket, addr });
@@ -124,6 +150,36 @@ mod tests {
     fn addresses_and_local_names_resolve() {
         assert_eq!(resolve("127.0.0.1"), Ok(IpAddr::from([127, 0, 0, 1])));
         assert_eq!(resolve("localhost"), Ok(IpAddr::from([127, 0, 0, 1])));
+    }
+
+    #[test]
+    fn the_first_address_of_ipv4_is_taken() {
+        let of = |ips: &[&str]| {
+            let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            first_of("n", Ok(ips.into_iter())).map(|ip| ip.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&["::1", "127.0.0.2", "127.0.0.1"]).as_deref(), Ok("127.0.0.2"));
+        assert_eq!(of(&["fd00::2", "::1"]).as_deref(), Ok("fd00::2"));
+        assert_eq!(of(&[]).unwrap_err(), "lookup n: no such host");
+    }
+
+    #[test]
+    fn what_this_host_lacks_is_no_failure_of_the_name() {
+        let prefix = "failed to lookup address information: ";
+        let said = |words: &str| io::Error::other(format!("{prefix}{words}"));
+        let cases = [
+            (io::Error::from(Errno::MFILE), Verdict::Errored),
+            (io::Error::from(Errno::NOMEM), Verdict::Errored),
+            (said("Memory allocation failure"), Verdict::Errored),
+            (io::Error::from(Errno::CONNREFUSED), Verdict::Failure),
+            (said("Name or service not known"), Verdict::Failure),
+            (said("Temporary failure in name resolution"), Verdict::Failure),
+        ];
+        for (error, expected) in cases {
+            let text = error.to_string();
+            let none = Err::<std::iter::Empty<IpAddr>, _>(error);
+            assert_eq!(first_of("n", none).unwrap_err().verdict, expected, "{text}");
+        }
     }
 
     #[test]

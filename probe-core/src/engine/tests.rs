@@ -1,13 +1,14 @@
 //! The shard on the twin: verdicts, tickers, redirects, cancellation, under faults that must not matter.
 
 mod calls;
+mod names;
 mod onces;
 mod reach;
 mod redirects;
 mod shortage;
 mod starved;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -445,40 +446,6 @@ fn exec_and_broken_targets_keep_time_only() {
     assert_eq!(sim.shard.tallies(TallyCursor::default(), 9, &mut told), None);
     let runs = |at: usize| (told[at].tally.succeeded(), told[at].tally.took(), told[at].tally.failed());
     assert_eq!((runs(0), runs(1)), ((1, Duration::from_millis(7), 0), (0, Duration::ZERO, 0)));
-    sim.finish();
-}
-
-#[test]
-fn names_are_resolved_at_every_run_within_the_timeout() {
-    let mut sim = Sim::new(Faults::none(), 1);
-    sim.world.listen(addr(), Behaviour::answer(Duration::ZERO, OK));
-    (0..3).for_each(|index| sim.arm(index, 1, http_at("kiada.local", "/")));
-    sim.run_until(at_ms(1_100));
-    let tickets: Vec<Ticket> = sim
-        .events
-        .iter()
-        .filter_map(
-            |(_, event)| if let ProbeEvent::Resolve { ticket, .. } = event { Some(*ticket) } else { None },
-        )
-        .collect();
-    assert_eq!(tickets.len(), 3);
-    let ip: IpAddr = addr().ip();
-    sim.inputs.push(ProbeCmd::Resolved { ticket: tickets[0], addr: Ok(ip) });
-    let error = "lookup kiada.local on 10.0.0.53:53: no such host";
-    sim.inputs.push(ProbeCmd::Resolved { ticket: tickets[1], addr: Err(error.into()) });
-    sim.run_until(at_ms(2_100));
-    sim.inputs.push(ProbeCmd::Resolved { ticket: tickets[2], addr: Ok(ip) });
-    sim.run_until(at_ms(3_000));
-    let mut results: Vec<(u32, Option<Box<str>>)> =
-        sim.outcomes().iter().map(|(_, o)| (o.probe.index, o.result.detail.clone())).collect();
-    results.sort();
-    let url = "Get \"http://kiada.local:80/\": dial tcp: lookup kiada.local";
-    assert_eq!(results[0], (0, None));
-    assert_eq!(results[1].1.as_deref(), Some(format!("{url} on 10.0.0.53:53: no such host").as_str()));
-    assert_eq!(
-        results[2].1.as_deref(),
-        Some(format!("{url}: i/o timeout (Client.Timeout exceeded while awaiting headers)").as_str())
-    );
     sim.finish();
 }
 

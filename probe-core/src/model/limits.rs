@@ -128,6 +128,18 @@ pub const UNRESOLVED_ONE_IN: u32 = 4;
 /// Records without data (session tickets, new keys) that an idle kept HTTPS session takes between two runs, in bytes: a
 /// server sends a few of under 2 KiB. One that goes on and on loses its connection.
 pub const IDLE_RECORDS_MAX_BYTES: usize = 64 * 1024;
+/// Look-ups of host names at a time, all engine shards together, each by a thread. One is cheap (its stack is touched as
+/// it is used), and a name server that does not answer holds it for 5 to 30 seconds, since the system's resolver cannot
+/// be stopped.
+pub const RESOLVER_THREADS: usize = 16;
+/// Of these, as many as one pod may have, or all probes by hand and hooks: so many pods whose names do not resolve,
+/// less one, leave threads to the others.
+pub const RESOLVER_POD_THREADS: usize = 4;
+/// Questions that wait for such a thread. Each is a few hundred bytes; where there are more, the last one of the pod with
+/// the most is errored.
+pub const RESOLVER_QUEUE_MAX: usize = 4_096;
+/// Questions that share one look-up; further ones wait for another one.
+pub const RESOLVER_SHARERS_MAX: usize = 1_024;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.
 pub const FIN_WAIT: Duration = Duration::from_millis(5);
 /// Commands that wait for one engine shard, and inputs that wait for one executor shard.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::id::{InstanceId, ProbeKey, Ticket};
+use super::id::{InstanceId, PodUid, ProbeKey, Ticket};
 use super::runtime::Blame;
 use super::time::Mono;
 use super::tls::{TlsConfig, TlsTarget};
@@ -293,8 +293,22 @@ pub enum ProbeCmd {
     Once { ticket: Ticket, target: Arc<Target>, timeout: Duration },
     /// Whoever asked for this [`ProbeCmd::Once`] has gone away: it is cut off, without an answer.
     CutOnce { ticket: Ticket },
+    /// Somebody has begun to look up what [`ProbeEvent::Resolve`] asked for: until now it was our own affair, and the
+    /// timeout stood still.
+    Resolving { ticket: Ticket },
     /// The answer to [`ProbeEvent::Resolve`].
-    Resolved { ticket: Ticket, addr: Result<IpAddr, Box<str>> },
+    Resolved { ticket: Ticket, addr: Result<IpAddr, LookupError> },
+}
+
+/// Why a name has no address.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct LookupError {
+    /// [`Verdict::Failure`] where the name or its server is to blame; [`Verdict::Errored`] where this host had no means to
+    /// ask.
+    pub verdict: Verdict,
+    /// In Go's words: `lookup NAME: no such host`.
+    pub text: Box<str>,
 }
 
 /// The schedule of one probe.
@@ -452,10 +466,15 @@ pub enum ProbeEvent {
         ticket: Ticket,
         outcome: RunResult,
     },
-    /// Look this name up off the shard and answer with [`ProbeCmd::Resolved`].
+    /// Look this name up off the shard: say [`ProbeCmd::Resolving`] when that begins, and answer with
+    /// [`ProbeCmd::Resolved`].
     Resolve {
         ticket: Ticket,
         host: Box<str>,
+        /// From then on nobody waits for the answer, unless the look-up has begun.
+        until: Mono,
+        /// Whose probe asks; None for one by hand or a hook.
+        pod: Option<PodUid>,
     },
 }
 

@@ -60,6 +60,7 @@ impl Observer {
             ProbeCmd::Once { .. }
             | ProbeCmd::CutOnce { .. }
             | ProbeCmd::CallDone { .. }
+            | ProbeCmd::Resolving { .. }
             | ProbeCmd::Resolved { .. } => {}
         }
     }

@@ -94,7 +94,7 @@ fn anywhere() -> Target {
 /// The names that were asked for, in their order.
 fn asked(sim: &Sim) -> Vec<(Ticket, &str)> {
     let questions = sim.events.iter().filter_map(|(_, event)| match event {
-        ProbeEvent::Resolve { ticket, host } => Some((*ticket, &**host)),
+        ProbeEvent::Resolve { ticket, host, .. } => Some((*ticket, &**host)),
         _ => None,
     });
     questions.collect()
@@ -169,6 +169,8 @@ fn hops_to_a_dead_name_leave_slots_to_probes_of_addresses() {
     let beyond = (SLOTS - resolving - unresolved) as usize;
     assert_eq!((crowded(&sim), sim.outcomes().len()), (beyond, beyond), "those beyond err at once");
     // One is called by its address while the dead name holds what it may hold.
+    let tickets: Vec<Ticket> = asked(&sim).into_iter().map(|(ticket, _)| ticket).collect();
+    sim.inputs.extend(tickets.into_iter().map(|ticket| ProbeCmd::Resolving { ticket }));
     let mut target = http();
     if let Target::Http(http) = &mut target {
         http.port = plain.port();

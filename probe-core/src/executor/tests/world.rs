@@ -355,7 +355,7 @@ impl Node {
             ProbeCmd::CutOnce { .. } => self.say("once cut"),
             ProbeCmd::Trigger { .. } => {}
             ProbeCmd::ExecDone { .. } => self.say("exec probe ended"),
-            ProbeCmd::Resolved { .. } | ProbeCmd::CallDone { .. } => {
+            ProbeCmd::Resolving { .. } | ProbeCmd::Resolved { .. } | ProbeCmd::CallDone { .. } => {
                 unreachable!("an executor resolves and calls nothing")
             }
         }

@@ -189,7 +189,7 @@ fn a_given_authority_is_checked_in_gos_words() {
         format!("{failed}cannot validate certificate for 10.0.0.1 because it doesn't contain any IP SANs")
     );
     let of_an_authority = self::pki(&["example.com"], |params| {
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     });
     let trusted = verified_by(of_an_authority.ca_pem.as_bytes()).unwrap();
     let text = words(trusted, "example.com", &of_an_authority);
