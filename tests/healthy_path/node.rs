@@ -8,12 +8,12 @@ use crossbeam::channel::{Receiver, bounded};
 use probe_core::decide::backoff::BackoffParams;
 use probe_core::engine::{Clocks, Counters, Engine};
 use probe_core::executor::{Input, Output, PodCmd, Shard, ShardConfig};
-use probe_core::model::id::{PodUid, Ticket};
+use probe_core::model::id::{ContainerIx, InstanceId, PodUid, ProbeKey};
 use probe_core::model::limits::{PROBE_PERIOD_MIN_DEFAULT, SHARD_QUEUE_MAX};
 use probe_core::model::pod::PodSpec;
-use probe_core::model::probe::{ProbeCmd, ProbeEvent, Target, Verdict};
+use probe_core::model::probe::{Arm, ProbeCmd, ProbeEvent, ProbeKind, Target, Verdict};
 use probe_core::model::runtime::{RuntimeCmd, RuntimeEvent};
-use probe_core::model::time::Now;
+use probe_core::model::time::{Mono, Now};
 use probe_core::ring::{RingKind, RingOptions};
 use probe_core::spec::{self, JsonContext, LoadOptions};
 use probe_core::sys::clock;
@@ -28,6 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between the arming of a probe and its first run, at least.
 const INITIAL_DELAY: Duration = Duration::from_secs(3);
 const PID: u32 = 1;
+/// No executor has this number: its probes are the test's own.
+const NOBODYS: u16 = 1;
 
 /// While it is closed, the engine's thread goes round in circles where it reads the time: without a system call.
 static IS_GATE_CLOSED: AtomicBool = AtomicBool::new(false);
@@ -66,20 +68,35 @@ impl Node {
     /// Has so many runs, begun in one turn, each on a slot of its own. Keep `target`, or the engine gives it back when
     /// the last of these connections ends.
     pub fn run_at_once(&mut self, runs: u32, target: &Arc<Target>) {
-        let once =
-            |ticket| ProbeCmd::Once { ticket: Ticket(ticket), target: Arc::clone(target), timeout: TIMEOUT };
+        let arm = |index| {
+            ProbeCmd::Arm(Box::new(Arm {
+                probe: ProbeKey { executor: NOBODYS, index },
+                kind: ProbeKind::Liveness,
+                generation: 1,
+                instance: InstanceId { pod: PodUid(0), container: ContainerIx(0), restart_count: 0 },
+                target: Arc::clone(target),
+                first_due: Mono::ZERO,
+                period: TIMEOUT,
+                timeout: TIMEOUT,
+                report_successes: 1,
+            }))
+        };
         let inbox = self.engine.inbox();
         let gate = self.close_gate();
-        let mut commands: Vec<ProbeCmd> = (0..u64::from(runs)).map(once).collect();
+        let mut commands: Vec<ProbeCmd> = (0..runs).map(arm).collect();
         inbox.send(&mut commands);
         assert!(commands.is_empty(), "the engine has room for a command for each slot");
         drop(gate);
         for _ in 0..runs {
             match self.from_engine.recv_timeout(AFTER_A_WHILE).expect("every run ends") {
-                ProbeEvent::OnceDone { outcome, .. } => assert_eq!(outcome.verdict, Verdict::Success),
+                ProbeEvent::Outcome(outcome) => assert_eq!(outcome.result.verdict, Verdict::Success),
                 event => panic!("{event:?}"),
             }
         }
+        let drop_probe = |index| ProbeCmd::Drop { probe: ProbeKey { executor: NOBODYS, index } };
+        let mut commands: Vec<ProbeCmd> = (0..runs).map(drop_probe).collect();
+        inbox.send(&mut commands);
+        assert!(commands.is_empty(), "and for another one");
     }
 
     /// Keeps the engine's thread busy for so long, so that much is due at once afterwards.
