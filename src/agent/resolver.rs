@@ -124,7 +124,7 @@ impl Shared {
     fn look_up_all(&self, resolve: impl Fn(&str) -> Result<IpAddr, LookupError>) {
         while let Some((id, host)) = self.next() {
             let addr = resolve(&host);
-            let askers = self.state().lookups.done(id, addr.is_ok());
+            let askers = self.state().lookups.done(clock::now().mono, id, addr.is_ok());
             for asker in askers {
                 asker.answer(addr.clone());
             }
@@ -137,6 +137,10 @@ impl Shared {
         while !state.is_over {
             if let Some((id, host)) = state.lookups.take(clock::now().mono) {
                 state.lookups.askers(id).for_each(Asker::tell_begun);
+                if state.lookups.waiting() > 0 {
+                    // What has ended may have made room for more than one.
+                    self.changed.notify_one();
+                }
                 return Some((id, host));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

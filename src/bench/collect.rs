@@ -71,7 +71,10 @@ impl Collected {
         }
         let kind = Kind::of(result.verdict);
         if let Some(submitted) = phases.submitted {
-            self.last_submitted = self.last_submitted.max(submitted);
+            // An errored run had three attempts, of which this is the last.
+            if result.verdict != Verdict::Errored {
+                self.last_submitted = self.last_submitted.max(submitted);
+            }
             self.lateness_ns.saturating_record(nanos(submitted.since(phases.due)));
             if kind == Kind::Succeeded {
                 self.response_ns.saturating_record(nanos(phases.done.since(submitted)));

@@ -174,7 +174,12 @@ impl Run {
             Follow::NotFollowed => false,
             Follow::Next(next) => {
                 self.date_by_data(io, now);
-                self.go_on(io, now, next);
+                if self.is_late() {
+                    let (verdict, text) = self.timeout_outcome();
+                    self.fell_silent(io, now, verdict, text, effects);
+                } else {
+                    self.go_on(io, now, next);
+                }
                 self.end_in_order(io, now, effects);
                 true
             }

@@ -83,6 +83,7 @@ impl Run {
                 self.stage = Stage::Working;
                 self.ip = Some(ip);
                 self.phases.resolved = Some(now);
+                (self.dated_from, self.dated_first) = (now, now);
                 self.connect(io, now, effects);
             }
             Err(error) => {

@@ -138,6 +138,10 @@ pub const RESOLVER_POD_THREADS: usize = 4;
 /// Questions that wait for such a thread. Each is a few hundred bytes; where there are more, the last one of the pod with
 /// the most is errored.
 pub const RESOLVER_QUEUE_MAX: usize = 4_096;
+/// A question keeps its place in the queue for so long after its run has given up, so that its name gets a turn some time.
+pub const RESOLVER_PLACE_KEPT: Duration = Duration::from_secs(10);
+/// Names that are known to be slow. Beyond it the one that was noted first is looked up like any other.
+pub const RESOLVER_SLOW_MAX: usize = 256;
 /// Questions that share one look-up; further ones wait for another one.
 pub const RESOLVER_SHARERS_MAX: usize = 1_024;
 /// How long a finished HTTP run waits for the server's FIN before it resets the connection.

@@ -5,11 +5,18 @@
 //! for a name that is being looked up shares that, while somebody still waits for it: a look-up that all have given up
 //! may have lost its packet, and would fail one run after the other. A pod that has no thread left for another look-up of
 //! the same name shares such a one all the same; the last thread of its share is for names that have none.
+//!
+//! Probes come back with their periods, so names that hang could meet free threads in every period and others in none. So a
+//! name whose last look-up ended when nobody waited any more is slow: it leaves the last thread of its pod, and some of all, to
+//! others. And a question keeps its place for a while after its run has given up.
 
 use std::collections::VecDeque;
 
 use probe_core::model::id::PodUid;
-use probe_core::model::limits::{RESOLVER_POD_THREADS, RESOLVER_QUEUE_MAX, RESOLVER_SHARERS_MAX};
+use probe_core::model::limits::{
+    RESOLVER_PLACE_KEPT, RESOLVER_POD_THREADS, RESOLVER_QUEUE_MAX, RESOLVER_SHARERS_MAX, RESOLVER_SLOW_MAX,
+    RESOLVER_THREADS,
+};
 use probe_core::model::time::Mono;
 
 /// A question, and who is to be told.
@@ -42,6 +49,8 @@ pub struct Lookups<A> {
     /// Look-ups that have begun, the oldest first: one for each thread at most.
     flights: Vec<Flight<A>>,
     next_flight: u64,
+    /// Names whose last look-up ended when nobody waited any more, the latest last.
+    slow: VecDeque<Box<str>>,
 }
 
 /// The questions of one pod that wait: at least one.
@@ -60,7 +69,7 @@ struct Flight<A> {
 
 impl<A> Default for Lookups<A> {
     fn default() -> Self {
-        Lookups { turns: VecDeque::new(), flights: Vec::new(), next_flight: 0 }
+        Lookups { turns: VecDeque::new(), flights: Vec::new(), next_flight: 0, slow: VecDeque::new() }
     }
 }
 
@@ -72,7 +81,7 @@ impl<A> Lookups<A> {
         if self.waiting() < RESOLVER_QUEUE_MAX {
             return None;
         }
-        self.forget(now);
+        self.forget(|question| question.until > now);
         if self.waiting() < RESOLVER_QUEUE_MAX {
             return None;
         }
@@ -85,8 +94,12 @@ impl<A> Lookups<A> {
     pub fn ask(&mut self, now: Mono, question: Question<A>) -> Asked<'_, A> {
         let may_begin = self.may_begin(question.pod, &question.host);
         let mut flights = self.flights.iter_mut().rev().filter(|flight| flight.host == question.host);
-        let shared = flights.find(|flight| {
-            flight.questions.len() < RESOLVER_SHARERS_MAX && (!may_begin || flight.is_awaited(now))
+        let shared = flights.find_map(|flight| {
+            if flight.questions.len() >= RESOLVER_SHARERS_MAX {
+                flight.questions.retain(|question| question.until > now);
+            }
+            let has_room = flight.questions.len() < RESOLVER_SHARERS_MAX;
+            (has_room && (!may_begin || flight.is_awaited(now))).then_some(flight)
         });
         if let Some(flight) = shared {
             let at = flight.questions.len();
@@ -102,7 +115,7 @@ impl<A> Lookups<A> {
 
     /// The next host name to look up, which whoever takes it does until [`Lookups::done`].
     pub fn take(&mut self, now: Mono) -> Option<(FlightId, Box<str>)> {
-        self.forget(now);
+        self.forget(|question| question.until.after(RESOLVER_PLACE_KEPT) > now);
         let (at, place) = self.turns.iter().enumerate().find_map(|(at, turn)| {
             let place =
                 turn.questions.iter().position(|question| self.may_begin(turn.pod, &question.host))?;
@@ -117,7 +130,7 @@ impl<A> Lookups<A> {
         let host = first.host.clone();
         let mut questions = vec![first];
         questions.extend(self.take_waiting(&host, RESOLVER_SHARERS_MAX - 1));
-        for question in &mut questions {
+        for question in questions.iter_mut().filter(|question| question.until > now) {
             // Until now their time stood still.
             question.until = question.until.after(now.since(question.asked_at));
         }
@@ -135,9 +148,18 @@ impl<A> Lookups<A> {
 
     /// A look-up has ended. Comes back who is to be told: an address is news to all that ask for this name, an error only
     /// to those that waited for this look-up.
-    pub fn done(&mut self, id: FlightId, is_found: bool) -> Vec<A> {
+    pub fn done(&mut self, now: Mono, id: FlightId, is_found: bool) -> Vec<A> {
         let Some(at) = self.flights.iter().position(|flight| flight.id == id) else { return Vec::new() };
-        let Flight { host, mut questions, .. } = self.flights.remove(at);
+        let flight = self.flights.remove(at);
+        let is_slow = !flight.is_awaited(now);
+        let Flight { host, mut questions, .. } = flight;
+        self.slow.retain(|slow| *slow != host);
+        if is_slow {
+            if self.slow.len() >= RESOLVER_SLOW_MAX {
+                self.slow.pop_front();
+            }
+            self.slow.push_back(host.clone());
+        }
         if is_found {
             for other in self.flights.iter_mut().filter(|flight| flight.host == host) {
                 questions.append(&mut other.questions);
@@ -148,21 +170,26 @@ impl<A> Lookups<A> {
     }
 
     /// Questions whose look-up has not begun.
-    fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.turns.iter().map(|turn| turn.questions.len()).sum()
     }
 
     /// Whether the pod may have one more look-up, of this name.
     fn may_begin(&self, pod: Option<PodUid>, host: &str) -> bool {
         let of_pod = || self.flights.iter().filter(|flight| flight.pod == pod);
+        let of_name = self.flights.iter().filter(|flight| *flight.host == *host).count();
         let is_another = of_pod().any(|flight| *flight.host == *host);
-        of_pod().count() + usize::from(is_another) < RESOLVER_POD_THREADS
+        let is_slow = self.slow.iter().any(|slow| **slow == *host);
+        let spared = if is_slow { RESOLVER_POD_THREADS } else { 0 };
+        of_pod().count() + usize::from(is_another || is_slow) < RESOLVER_POD_THREADS
+            && of_name < RESOLVER_POD_THREADS - 1
+            && self.flights.len() + spared < RESOLVER_THREADS
     }
 
-    /// Drops the waiting questions that nobody waits for any more.
-    fn forget(&mut self, now: Mono) {
+    /// Drops the waiting questions that have no place any more.
+    fn forget(&mut self, has_place: impl Fn(&Question<A>) -> bool) {
         for turn in &mut self.turns {
-            turn.questions.retain(|question| question.until > now);
+            turn.questions.retain(&has_place);
         }
         self.turns.retain(|turn| !turn.questions.is_empty());
     }

@@ -70,7 +70,7 @@ fn an_ended_look_up_makes_room_for_its_pods_next() {
     let mut lookups = Lookups::default();
     (0..9).for_each(|n| assert!(!ask(&mut lookups, 0, &format!("dead{n}"), A, n)));
     let taken = take_all(&mut lookups, 1);
-    assert_eq!(lookups.done(taken[1].0, false), [1]);
+    assert_eq!(lookups.done(at_ms(2), taken[1].0, false), [1]);
     let next: Vec<Box<str>> = take_all(&mut lookups, 2).into_iter().map(|(_, host)| host).collect();
     assert_eq!(next, [format!("dead{RESOLVER_POD_THREADS}").into_boxed_str()]);
 }
@@ -86,8 +86,8 @@ fn one_look_up_serves_all_that_wait_for_the_name() {
     assert_eq!((askers(&lookups, taken[0].0), askers(&lookups, taken[1].0)), (vec![1, 2], vec![3]));
     // Those waited for half a second, which is not theirs: they wait until 1,500 ms.
     assert!(ask(&mut lookups, 1_400, "web", None, 4));
-    assert_eq!(lookups.done(taken[0].0, false), [1, 2, 4]);
-    assert_eq!(lookups.done(taken[0].0, false), [0; 0], "it has ended");
+    assert_eq!(lookups.done(at_ms(2), taken[0].0, false), [1, 2, 4]);
+    assert_eq!(lookups.done(at_ms(2), taken[0].0, false), [0; 0], "it has ended");
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn a_look_up_that_all_have_given_up_is_not_shared() {
     assert_eq!((lost.len(), second.len()), (1, 1));
     assert!(ask(&mut lookups, 1_500, "web", B, 3));
     // An error of the first is none of theirs, but an address of any is.
-    assert_eq!(lookups.done(lost[0].0, false), [1]);
+    assert_eq!(lookups.done(at_ms(2), lost[0].0, false), [1]);
     ask(&mut lookups, 2_600, "web", B, 4);
-    assert_eq!(lookups.done(second[0].0, true), [2, 3, 4]);
+    assert_eq!(lookups.done(at_ms(2), second[0].0, true), [2, 3, 4]);
     assert_eq!(take_all(&mut lookups, 2_700), []);
 }
 
@@ -122,17 +122,58 @@ fn a_dead_name_leaves_a_thread_to_its_pods_other_names_and_still_fails() {
     assert_eq!(take_all(&mut lookups, now_ms).len(), 1);
     assert!(!ask(&mut lookups, now_ms, "good2", A, 102));
     assert_eq!(take_all(&mut lookups, now_ms).len(), 0);
-    assert!(!ask(&mut lookups, now_ms + 2_000, "dead", B, 103), "which has a share of its own");
+    assert!(ask(&mut lookups, now_ms + 2_000, "dead", B, 103), "of one name are no more, whosever they are");
 }
 
 #[test]
-fn what_nobody_waits_for_is_not_looked_up() {
+fn a_question_keeps_its_place_for_a_while() {
     let mut lookups = Lookups::default();
-    ask(&mut lookups, 0, "late", A, 1);
-    ask(&mut lookups, 500, "web", A, 2);
-    let taken = take_all(&mut lookups, 1_000);
-    assert_eq!(taken.len(), 1);
-    assert_eq!(&*taken[0].1, "web");
+    ask(&mut lookups, 0, "forgotten", A, 1);
+    ask(&mut lookups, 5_000, "given up", A, 2);
+    ask(&mut lookups, 11_500, "web", A, 3);
+    let names: Vec<Box<str>> = take_all(&mut lookups, 12_000).into_iter().map(|(_, host)| host).collect();
+    assert_eq!(names, ["given up", "web"].map(Box::from));
+}
+
+/// Names that hang for nine seconds, and one that does not, asked for every ten: none of them is kept from its turn, however
+/// their periods fall.
+#[test]
+fn every_name_has_its_turn_beside_names_that_hang() {
+    const HANGS_MS: u64 = 9_000;
+    let (names, good) = (["a", "b", "c", "d", "e"], "good");
+    for good_phase in 0..10 {
+        let mut lookups = Lookups::default();
+        let mut running: Vec<(u64, FlightId, Box<str>)> = Vec::new();
+        let mut begun = std::collections::BTreeMap::<Box<str>, u32>::new();
+        let (mut answered, mut asker) = (0, 0);
+        for now_ms in (0..1_200_000).step_by(100) {
+            running.retain(|(until_ms, id, _)| {
+                let is_over = *until_ms <= now_ms;
+                if is_over {
+                    lookups.done(at_ms(now_ms), *id, false);
+                }
+                !is_over
+            });
+            let due =
+                names.iter().zip(0..).filter(|(_, n)| now_ms % 10_000 == n * 700).map(|(name, _)| *name);
+            let good_is_due = (now_ms % 10_000 == good_phase * 1_000).then_some(good);
+            for host in due.chain(good_is_due) {
+                asker += 1;
+                ask(&mut lookups, now_ms, host, A, asker);
+            }
+            while let Some((id, host)) = lookups.take(at_ms(now_ms)) {
+                *begun.entry(host.clone()).or_default() += 1;
+                if *host == *good {
+                    answered += usize::from(lookups.askers(id).count() > 0);
+                    lookups.done(at_ms(now_ms), id, true);
+                } else {
+                    running.push((now_ms + HANGS_MS, id, host));
+                }
+            }
+        }
+        assert!(answered >= 100, "phase {good_phase}: {answered}, {begun:?}");
+        assert!(names.iter().all(|name| begun[*name] >= 20), "phase {good_phase}: {begun:?}");
+    }
 }
 
 #[test]
