@@ -1,5 +1,5 @@
-//! Questions to the resolver and its answers, and who asks next: a run that holds a slot already, or the first one of a probe. They take turns, so that a
-//! crowd of the one kind never keeps the other waiting.
+//! Questions to the resolver and its answers, and who asks next: a run that holds a slot already, or the first one of a
+//! probe. They take turns, so that a crowd of the one kind never keeps the other waiting.
 
 use std::net::IpAddr;
 
